@@ -1,0 +1,116 @@
+//! The instruction sets, each one file that implements `Vector` and instantiates the algorithms.
+
+#[cfg(target_arch = "x86_64")]
+pub mod avx2;
+pub mod portable;
+
+use crate::cpu::flash_decode::DecodePlan;
+use crate::cpu::flash_prefill::PrefillPlan;
+use crate::cpu::standard_mha::StandardPlan;
+use crate::problem::Problem;
+use std::fmt;
+
+/// Instruction-set levels, weakest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Isa {
+    Portable,
+    Avx2,
+}
+
+impl Isa {
+    pub const ALL: [Isa; 2] = [Isa::Portable, Isa::Avx2];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Isa::Portable => "portable",
+            Isa::Avx2 => "avx2",
+        }
+    }
+
+    /// Whether this CPU has the level.
+    pub fn detected(self) -> bool {
+        match self {
+            Isa::Portable => true,
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            #[cfg(not(target_arch = "x86_64"))]
+            Isa::Avx2 => false,
+        }
+    }
+}
+
+impl fmt::Display for Isa {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// One task of a plan, compiled for one instruction set.
+///
+/// # Safety
+/// The CPU has the instruction set, the problem is valid float32, `task` is within the plan, no
+/// other thread runs the same task, and the scratch is as long as the plan says.
+pub type Task<Plan> = unsafe fn(&Problem, &Plan, task: usize, scratch: &mut [f32]);
+
+/// The algorithms' inner halves, compiled for one instruction set.
+pub struct Kernels {
+    pub isa: Isa,
+    pub panel_rows: usize,
+    pub value_panel: usize,
+    pub decode: Task<DecodePlan>,
+    pub decode_combine: Task<DecodePlan>,
+    pub prefill: Task<PrefillPlan>,
+    pub standard_scores: Task<StandardPlan>,
+    pub standard_values: Task<StandardPlan>,
+}
+
+/// Instantiates every algorithm for one vector type under its target features.
+///
+/// `key_rows` and `value_rows` are the register blocks of the two matrix products in
+/// `flash_prefill`: rows by 3 and by 2 vectors, chosen to fill the register file.
+macro_rules! instantiate {
+    ($isa:expr, $vector:ty, key_rows = $key_rows:literal, value_rows = $value_rows:literal
+        $(, features = $features:literal)?) => {
+        use crate::cpu::isa::Kernels;
+        use crate::cpu::{flash_decode, flash_prefill, standard_mha};
+        use crate::problem::Problem;
+
+        pub static KERNELS: Kernels = Kernels {
+            isa: $isa,
+            panel_rows: flash_prefill::panel_rows::<$vector>(),
+            value_panel: flash_prefill::value_panel::<$vector>(),
+            decode,
+            decode_combine,
+            prefill,
+            standard_scores,
+            standard_values,
+        };
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn decode(p: &Problem, plan: &flash_decode::DecodePlan, task: usize, scratch: &mut [f32]) {
+            // SAFETY: this function's contract is the callee's, plus the features it enables.
+            unsafe { flash_decode::task::<$vector>(p, plan, task, scratch) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn decode_combine(p: &Problem, plan: &flash_decode::DecodePlan, task: usize, scratch: &mut [f32]) {
+            // SAFETY: as above.
+            unsafe { flash_decode::combine::<$vector>(p, plan, task, scratch) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn prefill(p: &Problem, plan: &flash_prefill::PrefillPlan, task: usize, scratch: &mut [f32]) {
+            // SAFETY: as above.
+            unsafe { flash_prefill::task::<$vector, $key_rows, $value_rows>(p, plan, task, scratch) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn standard_scores(p: &Problem, plan: &standard_mha::StandardPlan, task: usize, scratch: &mut [f32]) {
+            // SAFETY: as above.
+            unsafe { standard_mha::scores::<$vector>(p, plan, task, scratch) }
+        }
+        $(#[target_feature(enable = $features)])?
+        unsafe fn standard_values(p: &Problem, plan: &standard_mha::StandardPlan, task: usize, scratch: &mut [f32]) {
+            // SAFETY: as above.
+            unsafe { standard_mha::values::<$vector>(p, plan, task, scratch) }
+        }
+    };
+}
+pub(crate) use instantiate;

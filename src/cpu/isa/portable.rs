@@ -1,0 +1,91 @@
+//! Plain Rust arrays that every target's compiler turns into its baseline SIMD.
+
+use crate::cpu::isa::{Isa, instantiate};
+use crate::cpu::vector::Vector;
+
+#[derive(Clone, Copy)]
+struct F32x4([f32; 4]);
+
+impl F32x4 {
+    #[inline(always)]
+    fn zip(self, other: Self, f: impl Fn(f32, f32) -> f32) -> Self {
+        Self(std::array::from_fn(|lane| f(self.0[lane], other.0[lane])))
+    }
+}
+
+// The methods are unsafe by contract, for pointers and other instruction sets; those without
+// pointers do nothing unsafe here.
+impl Vector for F32x4 {
+    const LANES: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        Self([value; 4])
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        // SAFETY: the caller vouches for four floats.
+        Self(unsafe { from.cast::<[f32; 4]>().read_unaligned() })
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        // SAFETY: the caller vouches for four floats.
+        unsafe { to.cast::<[f32; 4]>().write_unaligned(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(from: *const f32, count: usize) -> Self {
+        // SAFETY: the caller vouches for `count` floats.
+        Self(std::array::from_fn(|lane| if lane < count { unsafe { *from.add(lane) } } else { 0.0 }))
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, to: *mut f32, count: usize) {
+        for (lane, value) in self.0.into_iter().enumerate().take(count) {
+            // SAFETY: the caller vouches for `count` floats.
+            unsafe { *to.add(lane) = value }
+        }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        // Not f32::mul_add: without FMA hardware that is a library call per lane.
+        self.zip(factor, |a, b| a * b).zip(addend, |product, c| product + c)
+    }
+    #[inline(always)]
+    unsafe fn select_less(left: Self, right: Self, then: Self, otherwise: Self) -> Self {
+        Self(std::array::from_fn(|lane| {
+            if left.0[lane] < right.0[lane] { then.0[lane] } else { otherwise.0[lane] }
+        }))
+    }
+    #[inline(always)]
+    unsafe fn scale_by_power_of_two(self, exponent: Self) -> Self {
+        self.zip(exponent, |value, exponent| {
+            f32::from_bits(value.to_bits().wrapping_add(((exponent as i32) << 23) as u32))
+        })
+    }
+    #[inline(always)]
+    unsafe fn reduce_add(self) -> f32 {
+        let [a, b, c, d] = self.0;
+        (a + c) + (b + d)
+    }
+    #[inline(always)]
+    unsafe fn reduce_max(self) -> f32 {
+        self.0.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
+    }
+}
+
+instantiate!(Isa::Portable, F32x4, key_rows = 4, value_rows = 6);

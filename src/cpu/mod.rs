@@ -1,0 +1,124 @@
+//! The CPU backend: picks the first entry of the table that accepts a problem, and runs it.
+
+mod caps;
+mod flash_decode;
+mod flash_prefill;
+mod isa;
+mod reason;
+mod rows;
+mod standard_mha;
+mod table;
+#[cfg(test)]
+mod tests;
+pub mod threads;
+mod vector;
+
+use crate::dtype::Dtype;
+use crate::error::{self, Error, Result};
+use crate::log;
+use crate::problem::Problem;
+use crate::settings::{self, Mode};
+use reason::Reason;
+use std::fmt::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
+use table::{Entry, Limits, TABLE};
+
+pub use caps::summary;
+
+/// Flash kernels keep an output row of this many elements per thread; standard MHA has no bound.
+const MAX_FLASH_HEAD_DIM: usize = 512;
+
+/// Runs a problem with the kernel that [`select`] chooses.
+pub fn run(p: &Problem) -> Result<()> {
+    let limits = limits(p);
+    let entry = select(p, &limits)?;
+    let needed = (entry.algorithm.min_workspace_size)(p);
+    if p.workspace_size < needed {
+        return Err(Error::invalid(format!(
+            "workspace_size is {}; expected at least {needed} bytes for {}",
+            p.workspace_size,
+            entry.name()
+        )));
+    }
+    report_fallback(p, &limits, entry);
+    (entry.algorithm.run)(p, entry.kernels);
+    error::set_last_kernel(entry.name);
+    Ok(())
+}
+
+/// Bytes of workspace that [`run`] would use.
+pub fn workspace_size(p: &Problem) -> Result<usize> {
+    Ok((select(p, &limits(p))?.algorithm.workspace_size)(p))
+}
+
+/// Which kernel [`run`] would use, and why each entry before it was passed over.
+pub fn explain(p: &Problem) -> String {
+    let limits = limits(p);
+    let mut text = String::new();
+    let mut chosen = None;
+    for entry in TABLE {
+        match entry.accepts(p, &limits) {
+            Ok(()) => {
+                chosen = Some(entry);
+                break;
+            }
+            Err(reason) => {
+                let _ = writeln!(text, "passed over {}: {reason}", entry.name());
+            }
+        }
+    }
+    let first_line = match chosen {
+        Some(entry) => format!("{}\n", entry.name()),
+        None => "none: no CPU kernel serves this problem\n".to_owned(),
+    };
+    first_line + &text
+}
+
+fn limits(p: &Problem) -> Limits {
+    Limits {
+        isa: caps::isa(),
+        mode: settings::effective_mode(p.mode),
+        flash_disabled: settings::flash_disabled_by_environment(),
+    }
+}
+
+fn select(p: &Problem, limits: &Limits) -> Result<&'static Entry> {
+    TABLE.iter().find(|entry| entry.accepts(p, limits).is_ok()).ok_or_else(|| {
+        Error::unsupported(format!("no CPU kernel serves this problem: {}", refusal(p, limits)))
+    })
+}
+
+/// The reasons of the most general flash and standard entries, which stand last in their family.
+fn refusal(p: &Problem, limits: &Limits) -> String {
+    [Mode::Flash, Mode::Standard]
+        .iter()
+        .filter_map(|family| TABLE.iter().rfind(|entry| entry.algorithm.family == *family))
+        .filter_map(|entry| entry.accepts(p, limits).err().map(|why| format!("{}: {why}", entry.name())))
+        .collect::<Vec<_>>()
+        .join("; ")
+}
+
+/// Says once per process, with the reason, that standard MHA runs where flash was expected.
+fn report_fallback(p: &Problem, limits: &Limits, entry: &Entry) {
+    static REPORTED: AtomicBool = AtomicBool::new(false);
+    if limits.mode != Mode::Auto
+        || entry.algorithm.family == Mode::Flash
+        || REPORTED.load(Ordering::Relaxed)
+        || REPORTED.swap(true, Ordering::Relaxed)
+    {
+        return;
+    }
+    let most_general = TABLE.iter().rfind(|entry| entry.algorithm.family == Mode::Flash);
+    if let Some(Err(reason)) = most_general.map(|entry| entry.accepts(p, limits)) {
+        log::warning(&format!("falling back to standard MHA ({}): {reason}", entry.name()));
+    }
+}
+
+/// The CPU kernels of this version compute float32 alone.
+fn require_fp32(p: &Problem) -> std::result::Result<(), Reason> {
+    let views = [("query", p.query), ("key", p.key), ("value", p.value), ("output", p.output)];
+    match views.into_iter().find(|(_, view)| view.dtype != Dtype::Fp32) {
+        Some((argument, view)) => Err(Reason::Dtype { argument, dtype: view.dtype }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,257 @@
+//! Products of a few query rows with a cache: scores of key rows and weighted sums of value rows.
+//!
+//! Each key or value row is read once for up to four query rows. Register blocks keep eight
+//! independent accumulators, enough to cover the latency of fused multiply-adds.
+
+use crate::cpu::vector::{Vector, exp_nonpositive, load_up_to, store_up_to};
+
+/// A run of cache rows of one key/value head.
+#[derive(Clone, Copy)]
+pub struct CacheRows {
+    pub first: *const f32,
+    pub stride: usize,
+    pub count: usize,
+    pub head_dim: usize,
+}
+
+impl CacheRows {
+    #[inline(always)]
+    unsafe fn row(&self, index: usize) -> *const f32 {
+        // SAFETY: the caller keeps `index` below `count`.
+        unsafe { self.first.add(index * self.stride) }
+    }
+
+    /// The same run without its first `skipped` rows, ending after row `end`.
+    pub fn slice(&self, skipped: usize, end: usize) -> Self {
+        Self {
+            first: self.first.wrapping_add(skipped * self.stride),
+            count: end - skipped,
+            ..*self
+        }
+    }
+}
+
+/// Query rows are copied to scratch with this stride, so that whole vectors can be read.
+#[inline(always)]
+pub const fn query_stride<V: Vector>(head_dim: usize) -> usize {
+    head_dim.next_multiple_of(V::LANES)
+}
+
+/// Copies one query row times `scale`, padded with zeros to `query_stride`.
+///
+/// # Safety
+/// As [`Vector`]; `to` holds `query_stride` floats.
+#[inline(always)]
+pub unsafe fn scale_query<V: Vector>(from: *const f32, scale: f32, head_dim: usize, to: *mut f32) {
+    unsafe {
+        for d in (0..head_dim).step_by(V::LANES) {
+            load_up_to::<V>(from.add(d), head_dim - d).mul(V::splat(scale)).store(to.add(d));
+        }
+    }
+}
+
+/// `scores[r * score_stride + t] = query row r . key row t` for `R` query rows and all key rows.
+///
+/// # Safety
+/// As [`Vector`]; `query` holds `R` rows of `query_stride`, `scores` has room for `keys.count`.
+#[inline(always)]
+pub unsafe fn score<V: Vector, const R: usize>(
+    query: *const f32,
+    keys: CacheRows,
+    scores: *mut f32,
+    score_stride: usize,
+) {
+    unsafe {
+        match R {
+            1 => score_blocks::<V, R, 8>(query, keys, scores, score_stride),
+            2 => score_blocks::<V, R, 4>(query, keys, scores, score_stride),
+            _ => score_blocks::<V, R, 2>(query, keys, scores, score_stride),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn score_blocks<V: Vector, const R: usize, const T: usize>(
+    query: *const f32,
+    keys: CacheRows,
+    scores: *mut f32,
+    score_stride: usize,
+) {
+    unsafe {
+        let whole = keys.head_dim / V::LANES * V::LANES;
+        let stride = query_stride::<V>(keys.head_dim);
+        for t0 in (0..keys.count).step_by(T) {
+            // Past the end the last row is read again and its score dropped.
+            let mut rows = [std::ptr::null(); T];
+            for (t, row) in rows.iter_mut().enumerate() {
+                *row = keys.row((t0 + t).min(keys.count - 1));
+            }
+            let mut sums = [[V::splat(0.0); R]; T];
+            for d in (0..whole).step_by(V::LANES) {
+                for t in 0..T {
+                    let key = V::load(rows[t].add(d));
+                    for r in 0..R {
+                        sums[t][r] = key.mul_add(V::load(query.add(r * stride + d)), sums[t][r]);
+                    }
+                }
+            }
+            if whole < keys.head_dim {
+                for t in 0..T {
+                    let key = V::load_partial(rows[t].add(whole), keys.head_dim - whole);
+                    for r in 0..R {
+                        sums[t][r] = key.mul_add(V::load(query.add(r * stride + whole)), sums[t][r]);
+                    }
+                }
+            }
+            for t in 0..T.min(keys.count - t0) {
+                for r in 0..R {
+                    *scores.add(r * score_stride + t0 + t) = sums[t][r].reduce_add();
+                }
+            }
+        }
+    }
+}
+
+/// The largest of `count >= 1` scores.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+pub unsafe fn max<V: Vector>(scores: *const f32, count: usize) -> f32 {
+    unsafe {
+        let whole = count / V::LANES * V::LANES;
+        let mut lanes = V::splat(f32::NEG_INFINITY);
+        for i in (0..whole).step_by(V::LANES) {
+            lanes = lanes.max(V::load(scores.add(i)));
+        }
+        (whole..count).fold(lanes.reduce_max(), |best, i| best.max(*scores.add(i)))
+    }
+}
+
+/// Replaces each score by e^(score - max) and returns their sum.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+pub unsafe fn exponentiate<V: Vector>(scores: *mut f32, count: usize, max: f32) -> f32 {
+    unsafe {
+        let shift = V::splat(max);
+        let whole = count / V::LANES * V::LANES;
+        let mut sums = V::splat(0.0);
+        for i in (0..whole).step_by(V::LANES) {
+            let weight = exp_nonpositive(V::load(scores.add(i)).sub(shift));
+            weight.store(scores.add(i));
+            sums = sums.add(weight);
+        }
+        let mut sum = sums.reduce_add();
+        if whole < count {
+            let tail = V::load_partial(scores.add(whole), count - whole).sub(shift);
+            exp_nonpositive(tail).store_partial(scores.add(whole), count - whole);
+            for i in whole..count {
+                sum += *scores.add(i);
+            }
+        }
+        sum
+    }
+}
+
+/// e^x for one x <= 0, with the kernels' own exponential.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+pub unsafe fn exp_one<V: Vector>(x: f32) -> f32 {
+    unsafe { exp_nonpositive(V::splat(x)).reduce_max() }
+}
+
+/// `sums[r] = sums[r] * factors[r] + sum over t of weights[r * weight_stride + t] * value row t`.
+///
+/// # Safety
+/// As [`Vector`]; `sums` holds `R` rows of `sum_stride >= head_dim`.
+#[inline(always)]
+pub unsafe fn accumulate<V: Vector, const R: usize>(
+    weights: *const f32,
+    weight_stride: usize,
+    values: CacheRows,
+    factors: [f32; R],
+    sums: *mut f32,
+    sum_stride: usize,
+) {
+    unsafe {
+        match R {
+            1 => accumulate_wide::<V, R, 8>(weights, weight_stride, values, factors, sums, sum_stride),
+            2 => accumulate_wide::<V, R, 4>(weights, weight_stride, values, factors, sums, sum_stride),
+            _ => accumulate_wide::<V, R, 2>(weights, weight_stride, values, factors, sums, sum_stride),
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn accumulate_wide<V: Vector, const R: usize, const N: usize>(
+    weights: *const f32,
+    weight_stride: usize,
+    values: CacheRows,
+    factors: [f32; R],
+    sums: *mut f32,
+    sum_stride: usize,
+) {
+    unsafe {
+        let mut d = 0;
+        while d + N * V::LANES <= values.head_dim {
+            let mut block = [[V::splat(0.0); N]; R];
+            for r in 0..R {
+                for n in 0..N {
+                    let sum = V::load(sums.add(r * sum_stride + d + n * V::LANES));
+                    block[r][n] = sum.mul(V::splat(factors[r]));
+                }
+            }
+            for t in 0..values.count {
+                let row = values.row(t).add(d);
+                for n in 0..N {
+                    let value = V::load(row.add(n * V::LANES));
+                    for r in 0..R {
+                        let weight = V::splat(*weights.add(r * weight_stride + t));
+                        block[r][n] = value.mul_add(weight, block[r][n]);
+                    }
+                }
+            }
+            for r in 0..R {
+                for n in 0..N {
+                    block[r][n].store(sums.add(r * sum_stride + d + n * V::LANES));
+                }
+            }
+            d += N * V::LANES;
+        }
+        while d < values.head_dim {
+            let lanes = values.head_dim - d;
+            let mut column = [V::splat(0.0); R];
+            for r in 0..R {
+                column[r] = load_up_to::<V>(sums.add(r * sum_stride + d), lanes).mul(V::splat(factors[r]));
+            }
+            for t in 0..values.count {
+                let value = load_up_to::<V>(values.row(t).add(d), lanes);
+                for r in 0..R {
+                    column[r] = value.mul_add(V::splat(*weights.add(r * weight_stride + t)), column[r]);
+                }
+            }
+            for r in 0..R {
+                store_up_to(column[r], sums.add(r * sum_stride + d), lanes);
+            }
+            d += V::LANES;
+        }
+    }
+}
+
+/// `to = from * factor` over one row.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+pub unsafe fn scale_row<V: Vector>(from: *const f32, factor: f32, head_dim: usize, to: *mut f32) {
+    unsafe {
+        for d in (0..head_dim).step_by(V::LANES) {
+            let row = load_up_to::<V>(from.add(d), head_dim - d).mul(V::splat(factor));
+            store_up_to(row, to.add(d), head_dim - d);
+        }
+    }
+}

@@ -1,0 +1,244 @@
+//! The engine's own call, with its cache tensors and positions, as an attention problem.
+
+use crate::capi::types::*;
+use crate::dispatch;
+use crate::error::{Error, Result};
+use crate::problem::{Check, Device, Problem, positive};
+use std::ffi::c_void;
+
+/// What stays the same from call to call: the shape of heads and cache.
+#[derive(Clone, Copy, Debug)]
+pub struct Geometry {
+    pub device: Device,
+    pub heads: usize,
+    pub kv_heads: usize,
+    pub head_size: usize,
+    /// Capacity of the cache in tokens: its layer stride.
+    pub seq_len: usize,
+    pub softmax_scale: f32,
+    pub is_causal: bool,
+}
+
+impl Geometry {
+    /// Checks the engine's arguments, under the engine's names.
+    pub fn new(
+        device: kfa_device_type,
+        head_num: i32,
+        kv_head_num: i32,
+        head_size: i32,
+        seq_len: i32,
+        softmax_scale: f32,
+        is_causal: bool,
+    ) -> Result<Self> {
+        let device = Device::from_c(device, "device")?;
+        if device == Device::Cuda {
+            return Err(dispatch::no_cuda());
+        }
+        let heads = positive(head_num, "head_num")?;
+        let kv_heads = positive(kv_head_num, "kv_head_num")?;
+        let head_size = positive(head_size, "head_size")?;
+        let seq_len = positive(seq_len, "seq_len")?;
+        if heads % kv_heads != 0 {
+            return Err(Error::invalid(format!(
+                "head_num is {heads}; expected a multiple of kv_head_num ({kv_heads})"
+            )));
+        }
+        crate::problem::scale_or_default(softmax_scale, head_size)?;
+        if heads.checked_mul(head_size).is_none_or(|n| n > i32::MAX as usize) {
+            return Err(Error::invalid(format!(
+                "head_num * head_size ({heads} * {head_size}) overflows; expected below 2^31"
+            )));
+        }
+        Ok(Self { device, heads, kv_heads, head_size, seq_len, softmax_scale, is_causal })
+    }
+
+    /// Key/value heads from the engine's `kv_mul` and `kv_dim`, which must agree.
+    pub fn kv_heads_of(head_num: i32, head_size: i32, kv_mul: i32, kv_dim: i32) -> Result<i32> {
+        positive(head_num, "head_num")?;
+        positive(head_size, "head_size")?;
+        positive(kv_mul, "kv_mul")?;
+        positive(kv_dim, "kv_dim")?;
+        if head_num % kv_mul != 0 {
+            return Err(Error::invalid(format!(
+                "head_num is {head_num}; expected a multiple of kv_mul ({kv_mul})"
+            )));
+        }
+        let kv_heads = head_num / kv_mul;
+        let expected = i64::from(kv_heads) * i64::from(head_size);
+        if i64::from(kv_dim) != expected {
+            return Err(Error::invalid(format!(
+                "kv_dim is {kv_dim}; expected head_num / kv_mul * head_size = {expected}"
+            )));
+        }
+        Ok(kv_heads)
+    }
+
+    fn kv_dim(&self) -> usize {
+        self.kv_heads * self.head_size
+    }
+}
+
+/// One attention call of the engine.
+#[derive(Clone, Copy)]
+pub struct Call {
+    pub query: kfa_tensor,
+    pub key: kfa_tensor,
+    pub value: kfa_tensor,
+    pub output: kfa_tensor,
+    /// Position of the newest query row.
+    pub pos: i32,
+    pub layer_idx: i32,
+    pub mode: kfa_attention_mode,
+    pub stream: *mut c_void,
+}
+
+impl Call {
+    /// Runs the call in the given scratch, which grows to what the kernel likes.
+    pub fn run(&self, geometry: &Geometry, workspace: &mut Vec<f32>) -> Result<()> {
+        let mut desc = self.describe(geometry)?;
+        let bytes = dispatch::workspace_size(&Problem::new(&desc, Check::All)?)?;
+        let floats = bytes.div_ceil(size_of::<f32>());
+        if workspace.len() < floats {
+            workspace.try_reserve_exact(floats - workspace.len()).map_err(|_| Error {
+                status: crate::error::Status::OutOfMemory,
+                message: format!("could not allocate {bytes} bytes of workspace"),
+            })?;
+            workspace.resize(floats, 0.0);
+        }
+        if bytes > 0 {
+            desc.workspace = workspace.as_mut_ptr().cast();
+            desc.workspace_size = workspace.len() * size_of::<f32>();
+        }
+        dispatch::run(&Problem::new(&desc, Check::All)?)
+    }
+
+    /// Runs the call with the engine's score tensor as workspace.
+    pub fn run_with_scores(&self, geometry: &Geometry, score: &kfa_tensor) -> Result<()> {
+        let elements = checked_size(score, "score", geometry.device)?;
+        let least = geometry.heads.saturating_mul(geometry.seq_len);
+        if elements < least {
+            return Err(Error::invalid(format!(
+                "score.size is {elements}; expected at least head_num * seq_len = {least}"
+            )));
+        }
+        let mut desc = self.describe(geometry)?;
+        desc.workspace = score.data;
+        desc.workspace_size = elements * size_of::<f32>();
+        dispatch::run(&Problem::new(&desc, Check::All)?)
+    }
+
+    /// The problem that this call poses; the workspace is left empty.
+    fn describe(&self, geometry: &Geometry) -> Result<kfa_attention_desc> {
+        let g = geometry;
+        if self.pos < 0 {
+            return Err(Error::invalid(format!("pos is {}; expected 0 or more", self.pos)));
+        }
+        if self.pos as usize >= g.seq_len {
+            return Err(Error::invalid(format!(
+                "pos is {}; expected below seq_len ({}), the cache's capacity",
+                self.pos, g.seq_len
+            )));
+        }
+        if self.layer_idx < 0 {
+            return Err(Error::invalid(format!(
+                "layer_idx is {}; expected 0 or more",
+                self.layer_idx
+            )));
+        }
+        let query_elements = checked_size(&self.query, "query", g.device)?;
+        let output_elements = checked_size(&self.output, "output", g.device)?;
+        let row = g.heads * g.head_size;
+        if query_elements % row != 0 {
+            return Err(Error::invalid(format!(
+                "query.size is {query_elements}; expected a multiple of head_num * head_size ({row})"
+            )));
+        }
+        let q_len = query_elements / row;
+        if q_len > self.pos as usize + 1 {
+            return Err(Error::invalid(format!(
+                "query holds {q_len} rows, but pos is {}; expected at most pos + 1 rows",
+                self.pos
+            )));
+        }
+        if output_elements != query_elements {
+            return Err(Error::invalid(format!(
+                "output.size is {output_elements}; expected query.size ({query_elements})"
+            )));
+        }
+        // 64-bit on purpose: layer offsets of real models do not fit an int32.
+        let layer_stride = g.seq_len as u64 * g.kv_dim() as u64;
+        let layer_start = self.layer_idx as u64 * layer_stride;
+        let cache = |tensor: &kfa_tensor, name: &str| -> Result<kfa_tensor_view> {
+            let elements = checked_size(tensor, name, g.device)? as u64;
+            if elements < layer_start + layer_stride {
+                return Err(Error::invalid(format!(
+                    "{name}.size is {elements}; expected at least (layer_idx + 1) * seq_len * kv_dim = {} for layer_idx {}",
+                    layer_start + layer_stride,
+                    self.layer_idx
+                )));
+            }
+            let data: *mut f32 = tensor.data.cast();
+            Ok(kfa_tensor_view {
+                data: data.wrapping_add(layer_start as usize).cast(),
+                dtype: tensor.dtype,
+                reserved: 0,
+                batch_stride: layer_stride as i64,
+                row_stride: g.kv_dim() as i64,
+                head_stride: g.head_size as i64,
+            })
+        };
+        let rows = |tensor: &kfa_tensor| kfa_tensor_view {
+            data: tensor.data,
+            dtype: tensor.dtype,
+            ..crate::capi::attention::NO_VIEW
+        };
+        Ok(kfa_attention_desc {
+            mode: self.mode,
+            is_causal: i32::from(g.is_causal),
+            q_len: q_len as i32,
+            kv_len: self.pos + 1,
+            heads: g.heads as i32,
+            kv_heads: g.kv_heads as i32,
+            head_dim: g.head_size as i32,
+            softmax_scale: g.softmax_scale,
+            query: rows(&self.query),
+            key: cache(&self.key, "key")?,
+            value: cache(&self.value, "value")?,
+            output: rows(&self.output),
+            stream: self.stream,
+            ..crate::capi::attention::DEFAULT_DESC
+        })
+    }
+}
+
+/// Checks what every tensor of the engine must satisfy and returns its element count.
+fn checked_size(tensor: &kfa_tensor, name: &str, device: Device) -> Result<usize> {
+    if tensor.data.is_null() {
+        return Err(Error::invalid(format!("{name}.data is NULL; expected a tensor")));
+    }
+    if tensor.size < 1 {
+        return Err(Error::invalid(format!(
+            "{name}.size is {}; expected at least 1 element",
+            tensor.size
+        )));
+    }
+    if Device::from_c(tensor.device, &format!("{name}.device"))? != device {
+        return Err(Error::invalid(format!(
+            "{name}.device is {}; expected the device of the call ({device:?})",
+            tensor.device
+        )));
+    }
+    if tensor.dtype != KFA_DTYPE_FP32 {
+        return Err(Error::invalid(format!(
+            "{name}.dtype is {}; expected KFA_DTYPE_FP32 (1)",
+            tensor.dtype
+        )));
+    }
+    if tensor.size > isize::MAX as i64 / size_of::<f32>() as i64 {
+        return Err(Error::invalid(format!(
+            "{name}.size is {}, which overflows the address space",
+            tensor.size
+        )));
+    }
+    Ok(tensor.size as usize)
+}

@@ -1,0 +1,69 @@
+//! Errors are values: a status for the C caller and a message that names the argument.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{CStr, CString};
+use std::fmt;
+
+/// What kind of failure a call met; the numbers are the `KFA_ERROR_*` codes of the C API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(i32)]
+pub enum Status {
+    InvalidArgument = 1,
+    Unsupported = 2,
+    NoDevice = 3,
+    OutOfMemory = 5,
+    Internal = 6,
+}
+
+/// A failed call: its status and the sentence that tells the caller what to change.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Error {
+    pub status: Status,
+    pub message: String,
+}
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self { status: Status::InvalidArgument, message: message.into() }
+    }
+
+    pub fn unsupported(message: impl Into<String>) -> Self {
+        Self { status: Status::Unsupported, message: message.into() }
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+thread_local! {
+    static LAST_MESSAGE: RefCell<CString> = RefCell::default();
+    static LAST_KERNEL: Cell<&'static CStr> = const { Cell::new(c"") };
+}
+
+/// Keeps the message of this thread's last failed call for `kfa_last_error_message`.
+pub fn set_last_message(message: &str) {
+    let text = CString::new(message.replace('\0', " ")).unwrap_or_default();
+    LAST_MESSAGE.with(|last| *last.borrow_mut() = text);
+}
+
+/// The message of this thread's last failed call; valid until the next failure on the thread.
+pub fn last_message() -> *const std::ffi::c_char {
+    LAST_MESSAGE.with(|last| last.borrow().as_ptr())
+}
+
+/// Remembers which kernel served this thread's last successful call.
+pub fn set_last_kernel(name: &'static CStr) {
+    LAST_KERNEL.set(name);
+}
+
+/// The kernel that served this thread's last successful call, empty before the first.
+pub fn last_kernel() -> &'static CStr {
+    LAST_KERNEL.get()
+}

@@ -1,0 +1,74 @@
+//! Merging partial results over disjoint key sets: the combine step of split-KV as public API.
+
+use crate::capi::types::kfa_merge_desc;
+use crate::dispatch;
+use crate::error::{Error, Result};
+use crate::problem::{Device, positive};
+use std::slice;
+
+/// Merges `parts` partial outputs, each weighted by e^(its LSE - the largest LSE).
+///
+/// # Safety
+/// The arrays are valid for the shapes that the description names.
+pub unsafe fn merge(desc: &kfa_merge_desc) -> Result<()> {
+    if Device::from_c(desc.device, "device")? == Device::Cuda {
+        return Err(dispatch::no_cuda());
+    }
+    let parts = positive(desc.parts, "parts")?;
+    let batch = positive(desc.batch, "batch")?;
+    let q_len = positive(desc.q_len, "q_len")?;
+    let heads = positive(desc.heads, "heads")?;
+    let head_dim = positive(desc.head_dim, "head_dim")?;
+    if desc.reserved != 0 {
+        return Err(Error::invalid(format!("reserved is {}; expected 0", desc.reserved)));
+    }
+    let fits = [q_len, heads, head_dim, 4]
+        .iter()
+        .try_fold(batch, |product, size| product.checked_mul(*size))
+        .is_some_and(|bytes| bytes <= isize::MAX as usize);
+    if !fits {
+        return Err(Error::invalid(
+            "batch * q_len * heads * head_dim overflows the address space".to_owned(),
+        ));
+    }
+    for (name, is_null) in [
+        ("outputs", desc.outputs.is_null()),
+        ("lses", desc.lses.is_null()),
+        ("output", desc.output.is_null()),
+    ] {
+        if is_null {
+            return Err(Error::invalid(format!("{name} is NULL; expected an array")));
+        }
+    }
+    // SAFETY: the caller vouches for `parts` pointers in each array.
+    let (outputs, lses) = unsafe {
+        (slice::from_raw_parts(desc.outputs, parts), slice::from_raw_parts(desc.lses, parts))
+    };
+    for (name, pointers) in [("outputs", outputs), ("lses", lses)] {
+        if let Some(part) = pointers.iter().position(|pointer| pointer.is_null()) {
+            return Err(Error::invalid(format!("{name}[{part}] is NULL; expected an array")));
+        }
+    }
+    for row in 0..batch * heads * q_len {
+        let (sequence, head, position) = (row / (heads * q_len), row / q_len % heads, row % q_len);
+        let start = ((sequence * q_len + position) * heads + head) * head_dim;
+        // SAFETY: `row` and `start..start + head_dim` are inside the arrays' shapes. Every element
+        // is read from all parts before it is written, so `output` may be one of them.
+        unsafe {
+            let part_lse = |part: usize| *lses[part].add(row);
+            let max = (0..parts).map(part_lse).fold(f32::NEG_INFINITY, f32::max);
+            // A row that no part has keys for keeps weight 0 everywhere, so its output is 0.
+            let weight = |part| if max == f32::NEG_INFINITY { 0.0 } else { (part_lse(part) - max).exp() };
+            let sum: f32 = (0..parts).map(weight).sum();
+            for d in start..start + head_dim {
+                let terms = (0..parts).filter(|part| weight(*part) > 0.0);
+                let total: f32 = terms.map(|part| weight(part) * *outputs[part].add(d)).sum();
+                *desc.output.add(d) = if sum > 0.0 { total / sum } else { 0.0 };
+            }
+            if !desc.lse.is_null() {
+                *desc.lse.add(row) = if sum > 0.0 { max + sum.ln() } else { f32::NEG_INFINITY };
+            }
+        }
+    }
+    Ok(())
+}
