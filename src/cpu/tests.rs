@@ -1,1 +1,508 @@
-mod dummy {}
+//! Every table entry of every instruction set this CPU has, against the float64 oracle.
+//!
+//! Inputs are random, outputs poisoned and guarded, and every float between or beyond the valid
+//! elements of an input is NaN, so that a read out of place shows.
+
+use super::isa::{Isa, Kernels};
+use super::table::{Entry, TABLE};
+use super::threads;
+use crate::capi::attention::DEFAULT_DESC;
+use crate::capi::types::*;
+use crate::problem::{Check, Problem};
+use crate::reference::{self, Shape, Tensor};
+use crate::settings::Mode;
+
+/// SplitMix64 with a normal distribution on top.
+pub struct Random(pub u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub fn below(&mut self, bound: usize) -> usize {
+        (self.next() % bound as u64) as usize
+    }
+
+    fn pick<T: Copy>(&mut self, choices: &[T]) -> T {
+        choices[self.below(choices.len())]
+    }
+
+    /// Mostly short sequences, some that span several blocks and splits.
+    fn length(&mut self) -> usize {
+        let bound = self.pick(&[8, 40, 40, 150, 150, 400]);
+        self.below(bound)
+    }
+
+    fn uniform(&mut self) -> f64 {
+        ((self.next() >> 11) as f64 + 0.5) / (1u64 << 53) as f64
+    }
+
+    fn normal(&mut self) -> f32 {
+        ((-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()) as f32
+    }
+}
+
+/// Memory for one tensor: valid elements at the strides, NaN everywhere else.
+struct Buffer {
+    data: Vec<f32>,
+    offset: usize,
+    strides: [usize; 3],
+    shape: [usize; 4],
+}
+
+const GUARD: usize = 37;
+
+impl Buffer {
+    fn new(shape: [usize; 4], capacity_rows: usize, random: &mut Random) -> Self {
+        let [batch, _, heads, head_dim] = shape;
+        let head = head_dim + random.pick(&[0, 0, 3]);
+        let row = heads * head + random.pick(&[0, 0, 5]);
+        let sequence = capacity_rows * row + random.pick(&[0, 7]);
+        // An odd offset puts every row at another alignment of the vector registers.
+        let offset = GUARD + random.below(4);
+        let data = vec![f32::NAN; offset + batch * sequence + GUARD];
+        Self { data, offset, strides: [sequence, row, head], shape }
+    }
+
+    fn index(&self, [b, i, h, d]: [usize; 4]) -> usize {
+        let [batch, row, head] = self.strides;
+        self.offset + b * batch + i * row + h * head + d
+    }
+
+    fn each_index(&self) -> impl Iterator<Item = [usize; 4]> + use<> {
+        let [batch, rows, heads, head_dim] = self.shape;
+        (0..batch * rows * heads * head_dim).map(move |n| {
+            let (rest, d) = (n / head_dim, n % head_dim);
+            [rest / heads / rows, rest / heads % rows, rest % heads, d]
+        })
+    }
+
+    fn fill(mut self, mut value: impl FnMut() -> f32) -> Self {
+        for at in self.each_index() {
+            let index = self.index(at);
+            self.data[index] = value();
+        }
+        self
+    }
+
+    fn view(&mut self) -> kfa_tensor_view {
+        let [batch, row, head] = self.strides.map(|stride| stride as i64);
+        kfa_tensor_view {
+            data: self.data[self.offset..].as_mut_ptr().cast(),
+            dtype: KFA_DTYPE_FP32,
+            reserved: 0,
+            batch_stride: batch,
+            row_stride: row,
+            head_stride: head,
+        }
+    }
+
+    fn tensor(&self) -> Tensor<'_> {
+        let [batch_stride, row_stride, head_stride] = self.strides;
+        Tensor { data: &self.data[self.offset..], batch_stride, row_stride, head_stride }
+    }
+}
+
+/// A case: the shape, the spread of the inputs, and whether the output is the query itself.
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    shape: Shape,
+    spread: f32,
+    in_place: bool,
+}
+
+impl Case {
+    fn plain(q_len: usize, kv_len: usize, heads: usize, kv_heads: usize, head_dim: usize) -> Self {
+        let scale = 1.0 / (head_dim as f64).sqrt();
+        let shape =
+            Shape { batch: 1, q_len, kv_len, heads, kv_heads, head_dim, scale, causal: true };
+        Self { shape, spread: 1.0, in_place: false }
+    }
+}
+
+fn entries() -> impl Iterator<Item = &'static Entry> {
+    TABLE.iter().filter(|entry| entry.kernels.isa.detected())
+}
+
+/// Runs one case through one entry, unless the entry does not support it.
+fn check(entry: &Entry, case: Case, seed: u64) {
+    let mut random = Random(seed);
+    let Shape { batch, q_len, kv_len, heads, kv_heads, head_dim, scale, causal } = case.shape;
+    let capacity = kv_len + random.below(9);
+    let q_shape = [batch, q_len, heads, head_dim];
+    let kv_shape = [batch, kv_len, kv_heads, head_dim];
+    let mut query = Buffer::new(q_shape, q_len, &mut random);
+    let mut key = Buffer::new(kv_shape, capacity, &mut random);
+    let mut value = Buffer::new(kv_shape, capacity, &mut random);
+    query = query.fill(|| case.spread * random.normal());
+    key = key.fill(|| case.spread * random.normal());
+    value = value.fill(|| random.normal());
+    let (expected, expected_lse) =
+        reference::attention(case.shape, query.tensor(), key.tensor(), value.tensor());
+
+    let mut output = Buffer::new(q_shape, q_len, &mut random);
+    let rows = batch * heads * q_len;
+    let mut lse = vec![f32::NAN; rows + 2 * GUARD];
+    let mut desc = kfa_attention_desc {
+        is_causal: i32::from(causal),
+        batch: batch as i32,
+        q_len: q_len as i32,
+        kv_len: kv_len as i32,
+        heads: heads as i32,
+        kv_heads: kv_heads as i32,
+        head_dim: head_dim as i32,
+        softmax_scale: scale as f32,
+        query: query.view(),
+        key: key.view(),
+        value: value.view(),
+        output: if case.in_place { query.view() } else { output.view() },
+        lse: lse[GUARD..].as_mut_ptr(),
+        ..DEFAULT_DESC
+    };
+    let planned = Problem::new(&desc, Check::All).unwrap();
+    if (entry.algorithm.supports)(&planned).is_err() {
+        return;
+    }
+    let size = if random.below(2) == 0 {
+        (entry.algorithm.workspace_size)(&planned)
+    } else {
+        (entry.algorithm.min_workspace_size)(&planned)
+    };
+    let mut workspace = vec![f32::NAN; size / 4 + GUARD];
+    desc.workspace = workspace.as_mut_ptr().cast();
+    desc.workspace_size = size;
+    let problem = Problem::new(&desc, Check::All).unwrap();
+    let before = query.data.clone();
+    (entry.algorithm.run)(&problem, entry.kernels);
+
+    let context = || format!("{} on {case:?} seed {seed}", entry.name());
+    let result = if case.in_place { &query } else { &output };
+    let mut written = vec![false; result.data.len()];
+    let norm = expected.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let mut error_norm = 0.0;
+    for (at, want) in result.each_index().zip(&expected) {
+        let got = f64::from(result.data[result.index(at)]);
+        written[result.index(at)] = true;
+        let error = (got - want).abs();
+        // The bar of the contract, at unit-normal inputs; larger scores have larger roundings.
+        let bar = 1e-5 * f64::from(case.spread * case.spread).max(1.0);
+        assert!(error < bar, "output{at:?} is {got}, want {want}; {}", context());
+        error_norm += error * error;
+    }
+    let relative = error_norm.sqrt() / norm.max(f64::MIN_POSITIVE);
+    assert!(norm == 0.0 || relative < 1e-4, "relative error {relative}; {}", context());
+    for (index, value) in result.data.iter().enumerate() {
+        let untouched = value.to_bits() == if case.in_place { before[index].to_bits() } else { f32::NAN.to_bits() };
+        assert!(written[index] || untouched, "wrote beside the output at {index}; {}", context());
+    }
+    if !case.in_place {
+        let same = query.data.iter().zip(&before).all(|(a, b)| a.to_bits() == b.to_bits());
+        assert!(same, "wrote to the query; {}", context());
+    }
+    for (row, want) in expected_lse.iter().enumerate() {
+        let got = f64::from(lse[GUARD + row]);
+        let close = (got - want).abs() < 1e-5 * want.abs().max(1.0) || got == *want;
+        assert!(close, "lse[{row}] is {got}, want {want}; {}", context());
+    }
+    assert!(lse[..GUARD].iter().chain(&lse[GUARD + rows..]).all(|x| x.is_nan()), "{}", context());
+    assert!(workspace[size / 4..].iter().all(|x| x.is_nan()), "workspace overrun; {}", context());
+}
+
+/// Runs an entry with a workspace of its liking; false if it does not support the problem.
+fn run_entry(entry: &Entry, desc: &kfa_attention_desc) -> bool {
+    let planned = Problem::new(desc, Check::All).unwrap();
+    if (entry.algorithm.supports)(&planned).is_err() {
+        return false;
+    }
+    let size = (entry.algorithm.workspace_size)(&planned);
+    let mut workspace = vec![f32::NAN; size / 4];
+    let desc = kfa_attention_desc {
+        workspace: if size > 0 { workspace.as_mut_ptr().cast() } else { std::ptr::null_mut() },
+        workspace_size: size,
+        ..*desc
+    };
+    (entry.algorithm.run)(&Problem::new(&desc, Check::All).unwrap(), entry.kernels);
+    true
+}
+
+fn check_all(cases: impl IntoIterator<Item = Case>) {
+    for (seed, case) in cases.into_iter().enumerate() {
+        for entry in entries() {
+            check(entry, case, seed as u64);
+        }
+    }
+}
+
+#[test]
+fn every_head_dim_class_and_row_count() {
+    let mut cases = vec![];
+    for head_dim in [1, 2, 3, 7, 8, 16, 31, 48, 64, 80, 96, 127, 128, 129, 256, 511, 512] {
+        for (q_len, kv_len) in [(1, 1), (1, 70), (5, 5), (9, 300), (130, 130)] {
+            cases.push(Case::plain(q_len, kv_len, 4, 2, head_dim));
+        }
+    }
+    check_all(cases);
+}
+
+#[test]
+fn every_group_ratio() {
+    let ratios = 1..=16;
+    check_all(ratios.flat_map(|ratio| {
+        [(1, 200), (3, 17), (40, 200)].map(|(q, kv)| Case::plain(q, kv, 2 * ratio, 2, 24))
+    }));
+}
+
+#[test]
+fn real_decode_shapes_split_over_keys() {
+    check_all([
+        Case::plain(1, 4100, 8, 2, 128),
+        Case::plain(1, 1024, 32, 8, 128),
+        Case::plain(1, 2048, 32, 4, 64),
+        Case::plain(1, 513, 3, 1, 80),
+    ]);
+}
+
+#[test]
+fn real_prefill_shapes() {
+    check_all([Case::plain(600, 600, 4, 1, 64), Case::plain(257, 700, 2, 2, 128)]);
+}
+
+#[test]
+fn rows_that_see_no_key_are_zero() {
+    check_all([Case::plain(7, 3, 4, 2, 16), Case::plain(200, 60, 2, 1, 64)]);
+}
+
+#[test]
+fn without_causal_mask_every_row_sees_every_key() {
+    let mut cases = [Case::plain(6, 3, 4, 2, 16), Case::plain(33, 290, 4, 4, 64)];
+    cases.iter_mut().for_each(|case| case.shape.causal = false);
+    check_all(cases);
+}
+
+#[test]
+fn output_may_be_the_query() {
+    let cases = [Case::plain(1, 700, 8, 2, 64), Case::plain(90, 300, 6, 2, 80)];
+    check_all(cases.map(|case| Case { in_place: true, ..case }));
+}
+
+#[test]
+fn extreme_scores_stay_finite_and_exact() {
+    // Scores up to several hundred: all weight on one key, most exponentials flushed to zero.
+    let cases = [Case::plain(1, 300, 4, 2, 64), Case::plain(50, 300, 4, 2, 64)];
+    check_all(cases.map(|case| Case { spread: 6.0, ..case }));
+}
+
+#[test]
+fn negative_scale_is_a_scale() {
+    let mut cases = [Case::plain(1, 300, 4, 2, 64), Case::plain(50, 300, 4, 2, 64)];
+    cases.iter_mut().for_each(|case| case.shape.scale = -0.3);
+    check_all(cases);
+}
+
+#[test]
+fn random_shapes() {
+    let mut random = Random(2026);
+    check_all((0..400).map(|_| {
+        let kv_heads = random.pick(&[1, 2, 3, 5]);
+        let head_dim = random.pick(&[1, 4, 8, 13, 32, 48, 64, 80, 100, 128]);
+        let kv_len = 1 + random.length();
+        let q_len = if random.below(3) == 0 { 1 } else { 1 + random.below(kv_len + 3) };
+        let shape = Shape {
+            batch: 1 + random.below(3),
+            q_len,
+            kv_len,
+            heads: kv_heads * (1 + random.below(9)),
+            kv_heads,
+            head_dim,
+            scale: random.pick(&[1.0 / (head_dim as f64).sqrt(), 0.25, 1.0 / head_dim as f64]),
+            causal: random.below(4) > 0,
+        };
+        Case { shape, spread: 1.0, in_place: random.below(4) == 0 }
+    }));
+}
+
+/// A value that a row does not see must not reach it, even as 0 times NaN or infinity.
+#[test]
+fn later_tokens_cannot_poison_earlier_rows() {
+    for entry in entries() {
+        let (q_len, heads, head_dim) = (150, 3, 32);
+        let mut random = Random(5);
+        let mut tensors = [(); 3].map(|()| {
+            Buffer::new([1, q_len, heads, head_dim], q_len, &mut random)
+        });
+        for tensor in &mut tensors {
+            for at in tensor.each_index() {
+                let index = tensor.index(at);
+                tensor.data[index] = random.normal();
+            }
+        }
+        let [mut query, mut key, mut value] = tensors;
+        let mut run = |key: &mut Buffer, value: &mut Buffer| {
+            let mut output = vec![0.0f32; q_len * heads * head_dim];
+            let desc = kfa_attention_desc {
+                q_len: q_len as i32,
+                kv_len: q_len as i32,
+                heads: heads as i32,
+                kv_heads: heads as i32,
+                head_dim: head_dim as i32,
+                query: query.view(),
+                key: key.view(),
+                value: value.view(),
+                output: kfa_tensor_view {
+                    data: output.as_mut_ptr().cast(),
+                    ..crate::capi::attention::NO_VIEW
+                },
+                ..DEFAULT_DESC
+            };
+            run_entry(entry, &desc);
+            output
+        };
+        let clean = run(&mut key, &mut value);
+        let poisoned_row = 77;
+        for (tensor, poison) in [(&mut key, f32::NAN), (&mut value, f32::INFINITY)] {
+            for at in tensor.each_index().filter(|at| at[1] >= poisoned_row) {
+                let index = tensor.index(at);
+                tensor.data[index] = poison;
+            }
+        }
+        let poisoned = run(&mut key, &mut value);
+        let rows = poisoned_row * heads * head_dim;
+        assert!(clean[..rows] == poisoned[..rows], "{} lets later tokens through", entry.name());
+    }
+}
+
+#[test]
+fn nan_in_a_visible_token_is_not_hidden() {
+    for entry in entries() {
+        for q_len in [1, 20] {
+            let mut random = Random(11);
+            let make = |random: &mut Random| Buffer::new([1, 40, 2, 16], 40, random).fill(|| 0.5);
+            let (mut key, mut value) = (make(&mut random), make(&mut random));
+            let mut query = Buffer::new([1, q_len, 2, 16], q_len, &mut random).fill(|| 0.5);
+            let poisoned = key.index([0, 3, 0, 2]);
+            key.data[poisoned] = f32::NAN;
+            let mut output = Buffer::new([1, q_len, 2, 16], q_len, &mut random).fill(|| 0.0);
+            let desc = kfa_attention_desc {
+                q_len: q_len as i32,
+                kv_len: 40,
+                heads: 2,
+                kv_heads: 2,
+                head_dim: 16,
+                query: query.view(),
+                key: key.view(),
+                value: value.view(),
+                output: output.view(),
+                ..DEFAULT_DESC
+            };
+            if !run_entry(entry, &desc) {
+                continue;
+            }
+            let row = q_len - 1;
+            assert!(output.data[output.index([0, row, 0, 5])].is_nan(), "{}", entry.name());
+            assert!(!output.data[output.index([0, row, 1, 5])].is_nan(), "{}", entry.name());
+        }
+    }
+}
+
+#[test]
+fn results_do_not_depend_on_threads_or_run() {
+    let outputs: Vec<Vec<u32>> = [1, 2, 3, 1]
+        .iter()
+        .map(|count| {
+            threads::set_count(*count).unwrap();
+            let mut bits = vec![];
+            for entry in entries() {
+                for (q_len, kv_len) in [(1, 3000), (200, 900)] {
+                    let mut random = Random(3);
+                    let mut tensor = |rows: usize, heads: usize| {
+                        let mut random = Random(random.next());
+                        Buffer::new([1, rows, heads, 64], rows, &mut Random(1)).fill(|| random.normal())
+                    };
+                    let (mut q, mut k, mut v) = (tensor(q_len, 4), tensor(kv_len, 2), tensor(kv_len, 2));
+                    let mut output = vec![0.0f32; q_len * 4 * 64];
+                    let desc = kfa_attention_desc {
+                        q_len: q_len as i32,
+                        kv_len: kv_len as i32,
+                        heads: 4,
+                        kv_heads: 2,
+                        head_dim: 64,
+                        query: q.view(),
+                        key: k.view(),
+                        value: v.view(),
+                        output: kfa_tensor_view {
+                            data: output.as_mut_ptr().cast(),
+                            ..crate::capi::attention::NO_VIEW
+                        },
+                        ..DEFAULT_DESC
+                    };
+                    if run_entry(entry, &desc) {
+                        bits.extend(output.iter().map(|x| x.to_bits()));
+                    }
+                }
+            }
+            bits
+        })
+        .collect();
+    assert!(outputs.iter().all(|bits| *bits == outputs[0]));
+}
+
+#[test]
+fn table_lists_flash_before_standard_and_strong_before_weak() {
+    let order: Vec<(bool, Isa)> = TABLE
+        .iter()
+        .map(|entry| (entry.algorithm.family == Mode::Standard, entry.kernels.isa))
+        .collect();
+    assert!(order.is_sorted_by_key(|(standard, _)| *standard));
+    for names in TABLE.windows(2) {
+        let [a, b] = [names[0].name(), names[1].name()].map(|name| name.rsplit_once('.').unwrap().0);
+        assert!(a != b || names[0].kernels.isa > names[1].kernels.isa);
+    }
+    assert!(entries().any(|entry| entry.kernels.isa == Isa::Portable));
+}
+
+/// Evaluates the exponential of one instruction set through the only kernel step that is just it.
+fn exp_through(kernels: &Kernels, x: f32) -> f32 {
+    // Two keys with scores 0 and x, head_dim 1, values 0 and 1: output = e^x / (1 + e^x).
+    let (mut q, mut k, mut v, mut out) = ([1.0f32], [0.0f32, x], [0.0f32, 1.0], [0.0f32]);
+    let view = |data: &mut [f32]| kfa_tensor_view {
+        data: data.as_mut_ptr().cast(),
+        ..crate::capi::attention::NO_VIEW
+    };
+    let desc = kfa_attention_desc {
+        q_len: 1,
+        kv_len: 2,
+        heads: 1,
+        kv_heads: 1,
+        head_dim: 1,
+        softmax_scale: 1.0,
+        query: view(&mut q),
+        key: view(&mut k),
+        value: view(&mut v),
+        output: view(&mut out),
+        ..DEFAULT_DESC
+    };
+    let problem = Problem::new(&desc, Check::All).unwrap();
+    super::flash_decode::run(&problem, kernels);
+    out[0]
+}
+
+#[test]
+fn exponential_is_accurate_to_two_ulp() {
+    // Where e^x is tiny, 1 + e^x is 1 and the kernel's output is e^x itself.
+    for entry in entries() {
+        for step in 0..20_000 {
+            let x = -17.5 - step as f32 * (87.0 - 17.5) / 20_000.0;
+            let (got, want) = (exp_through(entry.kernels, x), f64::from(x).exp());
+            let ulp = f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
+            let error = (f64::from(got) - want).abs() / ulp;
+            assert!(error <= 2.0, "{}: e^{x} is {got}, off by {error} ulp", entry.name());
+        }
+        assert_eq!(exp_through(entry.kernels, f32::NEG_INFINITY), 0.0);
+        assert_eq!(exp_through(entry.kernels, -1e30), 0.0);
+    }
+}
