@@ -1,35 +1,34 @@
 //! Device to backend, nothing else.
 
-use crate::cpu;
-use crate::error::{Error, Result, Status};
+use crate::error::Result;
 use crate::problem::{Device, Problem};
+use crate::{cpu, cuda};
 
 pub fn run(p: &Problem) -> Result<()> {
     match p.device {
         Device::Cpu => cpu::run(p),
-        Device::Cuda => Err(no_cuda()),
+        Device::Cuda => cuda::run(p),
     }
 }
 
 pub fn workspace_size(p: &Problem) -> Result<usize> {
     match p.device {
         Device::Cpu => cpu::workspace_size(p),
-        Device::Cuda => Err(no_cuda()),
+        Device::Cuda => cuda::workspace_size(p),
     }
 }
 
 pub fn explain(p: &Problem) -> String {
     match p.device {
         Device::Cpu => cpu::explain(p),
-        Device::Cuda => format!("none: {}\n", no_cuda()),
+        Device::Cuda => cuda::explain(p),
     }
 }
 
-/// The answer to every CUDA request.
-pub fn no_cuda() -> Error {
-    Error {
-        status: Status::NoDevice,
-        message: "device is KFA_DEVICE_CUDA; this version of the library has no CUDA backend"
-            .to_owned(),
+/// Whether this build and machine can serve a device at all.
+pub fn available(device: Device) -> Result<()> {
+    match device {
+        Device::Cpu => Ok(()),
+        Device::Cuda => cuda::available(),
     }
 }

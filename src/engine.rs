@@ -1,7 +1,7 @@
 //! The engine's own call, with its cache tensors and positions, as an attention problem.
 
 use crate::capi::types::*;
-use crate::dispatch;
+use crate::{cuda, dispatch};
 use crate::error::{Error, Result};
 use crate::problem::{Check, Device, Problem, positive};
 use std::ffi::c_void;
@@ -31,9 +31,7 @@ impl Geometry {
         is_causal: bool,
     ) -> Result<Self> {
         let device = Device::from_c(device, "device")?;
-        if device == Device::Cuda {
-            return Err(dispatch::no_cuda());
-        }
+        dispatch::available(device)?;
         let heads = positive(head_num, "head_num")?;
         let kv_heads = positive(kv_head_num, "kv_head_num")?;
         let head_size = positive(head_size, "head_size")?;
@@ -92,9 +90,23 @@ pub struct Call {
     pub stream: *mut c_void,
 }
 
+/// Memory for calls that bring no workspace; grows to what the kernels like, and is kept.
+#[derive(Default)]
+pub struct Scratch {
+    host: Vec<f32>,
+    device: cuda::DeviceScratch,
+}
+
 impl Call {
-    /// Runs the call in the given scratch, which grows to what the kernel likes.
-    pub fn run(&self, geometry: &Geometry, workspace: &mut Vec<f32>) -> Result<()> {
+    /// Runs the call in the given scratch.
+    pub fn run(&self, geometry: &Geometry, scratch: &mut Scratch) -> Result<()> {
+        match geometry.device {
+            Device::Cpu => self.run_on_cpu(geometry, &mut scratch.host),
+            Device::Cuda => self.run_on_cuda(geometry, &scratch.device),
+        }
+    }
+
+    pub fn run_on_cpu(&self, geometry: &Geometry, workspace: &mut Vec<f32>) -> Result<()> {
         let mut desc = self.describe(geometry)?;
         let bytes = dispatch::workspace_size(&Problem::new(&desc, Check::All)?)?;
         let floats = bytes.div_ceil(size_of::<f32>());
@@ -110,6 +122,11 @@ impl Call {
             desc.workspace_size = workspace.len() * size_of::<f32>();
         }
         dispatch::run(&Problem::new(&desc, Check::All)?)
+    }
+
+    pub fn run_on_cuda(&self, geometry: &Geometry, scratch: &cuda::DeviceScratch) -> Result<()> {
+        let problem = Problem::new(&self.describe(geometry)?, Check::All)?;
+        cuda::run_in(&problem, geometry.seq_len, scratch)
     }
 
     /// Runs the call with the engine's score tensor as workspace.
@@ -193,6 +210,10 @@ impl Call {
             ..crate::capi::attention::NO_VIEW
         };
         Ok(kfa_attention_desc {
+            device: match g.device {
+                Device::Cpu => KFA_DEVICE_CPU,
+                Device::Cuda => KFA_DEVICE_CUDA,
+            },
             mode: self.mode,
             is_causal: i32::from(g.is_causal),
             q_len: q_len as i32,

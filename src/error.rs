@@ -11,6 +11,8 @@ pub enum Status {
     InvalidArgument = 1,
     Unsupported = 2,
     NoDevice = 3,
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
+    Cuda = 4,
     OutOfMemory = 5,
     Internal = 6,
 }

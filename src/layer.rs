@@ -1,7 +1,7 @@
 //! The opaque flash attention layer: the engine's `op::FlashAttention` in C.
 
 use crate::capi::types::*;
-use crate::engine::{Call, Geometry};
+use crate::engine::{Call, Geometry, Scratch};
 use crate::error::{Error, Result};
 use std::ffi::c_void;
 
@@ -16,7 +16,7 @@ pub struct FlashAttentionLayer {
     inputs: [Option<kfa_tensor>; INPUTS],
     output: Option<kfa_tensor>,
     stream: *mut c_void,
-    workspace: Vec<f32>,
+    scratch: Scratch,
 }
 
 impl FlashAttentionLayer {
@@ -28,7 +28,7 @@ impl FlashAttentionLayer {
             inputs: [None; INPUTS],
             output: None,
             stream: std::ptr::null_mut(),
-            workspace: Vec::new(),
+            scratch: Scratch::default(),
         };
         layer.set_layer_idx(layer_idx)?;
         Ok(layer)
@@ -89,6 +89,6 @@ impl FlashAttentionLayer {
             mode: KFA_ATTENTION_MODE_AUTO,
             stream: self.stream,
         };
-        call.run(&self.geometry, &mut self.workspace)
+        call.run(&self.geometry, &mut self.scratch)
     }
 }

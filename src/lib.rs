@@ -1,10 +1,15 @@
 //! Attention kernels behind a C ABI, for C++ inference engines.
 //!
 //! A call walks one line: [`capi`] → [`problem`] (the only validator) → [`dispatch`] →
-//! [`cpu`] → its table → a kernel instantiated for one instruction set.
+//! [`cpu`] or [`cuda`] → its table → a kernel for one instruction set or GPU architecture.
 
 pub mod capi;
 mod cpu;
+#[cfg(feature = "cuda")]
+mod cuda;
+#[cfg(not(feature = "cuda"))]
+#[path = "cuda/absent.rs"]
+mod cuda;
 mod dispatch;
 mod dtype;
 mod engine;

@@ -11,8 +11,10 @@ use std::slice;
 /// # Safety
 /// The arrays are valid for the shapes that the description names.
 pub unsafe fn merge(desc: &kfa_merge_desc) -> Result<()> {
-    if Device::from_c(desc.device, "device")? == Device::Cuda {
-        return Err(dispatch::no_cuda());
+    let device = Device::from_c(desc.device, "device")?;
+    dispatch::available(device)?;
+    if device == Device::Cuda {
+        return Err(Error::unsupported("merging on CUDA is not implemented in this version"));
     }
     let parts = positive(desc.parts, "parts")?;
     let batch = positive(desc.batch, "batch")?;

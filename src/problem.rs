@@ -4,6 +4,7 @@ use crate::capi::types::*;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::settings::Mode;
+use std::ffi::c_void;
 
 /// Where the tensors of a problem lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +73,16 @@ pub struct Problem {
     pub lse: *mut f32,
     pub workspace: *mut u8,
     pub workspace_size: usize,
+    /// The newest row's position in device memory, or null. If set, `kv_len` is the capacity that
+    /// the call is planned for, and the valid keys are the position and those before it.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
+    pub pos_device: *const i32,
+    /// CUDA ordinal, if the caller names one.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
+    pub device_index: Option<i32>,
+    /// CUDA stream.
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
+    pub stream: *mut c_void,
 }
 
 // SAFETY: a problem only names memory; the caller of the C API vouches that the memory stays valid
@@ -156,6 +167,7 @@ impl Problem {
         if check == Check::All {
             aligned(desc.lse.cast(), 4, "lse")?;
             aligned(desc.workspace.cast(), 4, "workspace")?;
+            aligned(desc.pos_device.cast(), 4, "pos_device")?;
             if desc.workspace.is_null() && desc.workspace_size > 0 {
                 return Err(Error::invalid(format!(
                     "workspace is NULL; expected {} bytes as workspace_size says",
@@ -164,6 +176,7 @@ impl Problem {
             }
             let lse_span = Span::new(desc.lse.cast(), rows * 4);
             let workspace_span = Span::new(desc.workspace.cast(), desc.workspace_size);
+            let pos_span = Span::new(desc.pos_device.cast(), 4);
             let inputs = [("query", query, query_span), ("key", key, key_span), ("value", value, value_span)];
             for (name, input, span) in inputs {
                 let in_place = name == "query" && same_view(&input, &output);
@@ -187,6 +200,9 @@ impl Problem {
                 ("lse", "output", lse_span.meets(output_span)),
                 ("workspace", "output", workspace_span.meets(output_span)),
                 ("workspace", "lse", workspace_span.meets(lse_span)),
+                ("output", "pos_device", output_span.meets(pos_span)),
+                ("lse", "pos_device", lse_span.meets(pos_span)),
+                ("workspace", "pos_device", workspace_span.meets(pos_span)),
             ] {
                 if overlap {
                     return Err(Error::invalid(format!("{a} overlaps {b}; expected separate memory")));
@@ -212,6 +228,9 @@ impl Problem {
             lse: desc.lse,
             workspace: desc.workspace.cast(),
             workspace_size: desc.workspace_size,
+            pos_device: desc.pos_device,
+            device_index: (desc.device_index >= 0).then_some(desc.device_index),
+            stream: desc.stream,
         })
     }
 }
@@ -297,7 +316,7 @@ fn refuse_unimplemented(desc: &kfa_attention_desc) -> Result<()> {
         ("page_table (paged cache)", !desc.page_table.is_null() || desc.page_size != 0),
         ("key_scale (quantised keys)", !desc.key_scale.is_null()),
         ("value_scale (quantised values)", !desc.value_scale.is_null()),
-        ("pos_device", !desc.pos_device.is_null()),
+        ("pos_device on the CPU", desc.device == KFA_DEVICE_CPU && !desc.pos_device.is_null()),
     ];
     match requested.iter().find(|(_, wanted)| *wanted) {
         Some((name, _)) => {

@@ -2,14 +2,14 @@
 
 use super::types::*;
 use super::{boundary, read};
-use crate::dispatch;
 use crate::engine::{Call, Geometry};
 use crate::problem::Device;
+use crate::{cuda, dispatch};
 use std::cell::RefCell;
 use std::ffi::c_void;
 
 thread_local! {
-    /// Split states of flash decode, for callers that bring no workspace; grows, and is kept.
+    /// Split states of flash decode on the CPU; grows, and is kept.
     static WORKSPACE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
@@ -34,11 +34,12 @@ pub extern "C" fn kfa_get_mha_kernel(device: kfa_device_type) -> kfa_mha_kernel 
     if has_kernels(device) { Some(mha) } else { None }
 }
 
+/// The same on GPUs. For the whole process: a stream may be fed by several threads, and a captured
+/// graph may outlive the thread that captured it.
+static DEVICE_SCRATCH: cuda::DeviceScratch = cuda::DeviceScratch::new();
+
 fn has_kernels(device: kfa_device_type) -> bool {
-    let found = boundary(|| match Device::from_c(device, "device")? {
-        Device::Cpu => Ok(()),
-        Device::Cuda => Err(dispatch::no_cuda()),
-    });
+    let found = boundary(|| dispatch::available(Device::from_c(device, "device")?));
     found == KFA_OK
 }
 
@@ -81,7 +82,12 @@ unsafe extern "C" fn flash_attention(
             softmax_scale,
             is_causal,
         )?;
-        WORKSPACE.with(|workspace| call.run(&geometry, &mut workspace.borrow_mut()))
+        match geometry.device {
+            Device::Cpu => {
+                WORKSPACE.with(|workspace| call.run_on_cpu(&geometry, &mut workspace.borrow_mut()))
+            }
+            Device::Cuda => call.run_on_cuda(&geometry, &DEVICE_SCRATCH),
+        }
     })
 }
 

@@ -3,6 +3,7 @@
 use super::boundary;
 use super::types::*;
 use crate::cpu::{self, threads};
+use crate::cuda;
 use crate::error::{self, Error};
 use crate::log;
 use crate::settings::{self, Mode};
@@ -35,11 +36,12 @@ pub extern "C" fn kfa_build_info() -> *const c_char {
     static INFO: OnceLock<CString> = OnceLock::new();
     INFO.get_or_init(|| {
         let text = format!(
-            "kuiper_flash_attention {} for {} ({}); {}; cuda: not in this version",
+            "kuiper_flash_attention {} for {} ({}); {}; {}",
             env!("CARGO_PKG_VERSION"),
             env!("KFA_BUILD_TARGET"),
             env!("KFA_BUILD_PROFILE"),
             cpu::summary(),
+            cuda::summary(),
         );
         CString::new(text).unwrap_or_default()
     })

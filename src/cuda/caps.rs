@@ -1,0 +1,35 @@
+//! What a device can do, lowered by the environment.
+
+use crate::log;
+use std::sync::OnceLock;
+
+#[derive(Clone, Copy, Debug)]
+pub struct Caps {
+    /// The device's own compute capability, such as 90: decides which machine code it can load.
+    pub capability: u32,
+    /// The level that kernels and heuristics are chosen for: the capability, or less by
+    /// `KFA_CUDA_ARCH`.
+    pub arch: u32,
+    #[allow(dead_code, reason = "for the heuristics")]
+    pub sm_count: u32,
+    /// Shared memory that one block may opt in to.
+    pub shared_per_block: u32,
+    #[allow(dead_code, reason = "for the heuristics")]
+    pub l2_bytes: u32,
+}
+
+/// The level to choose kernels for on a device: `KFA_CUDA_ARCH` may only lower it.
+pub fn arch(capability: u32) -> u32 {
+    static ASKED: OnceLock<Option<u32>> = OnceLock::new();
+    let asked = *ASKED.get_or_init(|| {
+        let text = std::env::var("KFA_CUDA_ARCH").ok().filter(|text| !text.is_empty())?;
+        let arch = text.parse().ok().filter(|arch| (80..=999).contains(arch));
+        if arch.is_none() {
+            log::warning(&format!(
+                "KFA_CUDA_ARCH={text}: expected a compute capability such as 80 or 90; ignored"
+            ));
+        }
+        arch
+    });
+    asked.map_or(capability, |asked| capability.min(asked))
+}
