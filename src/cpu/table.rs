@@ -49,7 +49,11 @@ pub struct Entry {
     pub kernels: &'static Kernels,
 }
 
-const fn entry(name: &'static CStr, algorithm: &'static Algorithm, kernels: &'static Kernels) -> Entry {
+const fn entry(
+    name: &'static CStr,
+    algorithm: &'static Algorithm,
+    kernels: &'static Kernels,
+) -> Entry {
     Entry { name, algorithm, kernels }
 }
 

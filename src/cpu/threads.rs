@@ -21,9 +21,9 @@ struct Team {
 
 static TEAM: ArcSwapOption<Team> = ArcSwapOption::const_empty();
 
-/// The number of threads that calls use, the caller included.
-pub fn count() -> Result<usize> {
-    Ok(team()?.threads)
+/// The number of threads that calls use, the caller included: 1 if no worker can be started.
+pub fn count() -> usize {
+    team().map_or(1, |team| team.threads)
 }
 
 /// Sets the number of threads; running calls finish with the old ones.
