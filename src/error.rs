@@ -12,7 +12,6 @@ pub enum Status {
     Unsupported = 2,
     NoDevice = 3,
     OutOfMemory = 5,
-    Internal = 6,
 }
 
 /// A failed call: its status and the sentence that tells the caller what to change.

@@ -8,6 +8,7 @@ mod reason;
 mod rows;
 mod standard_mha;
 mod table;
+mod team;
 #[cfg(test)]
 mod tests;
 pub mod threads;
