@@ -14,7 +14,6 @@ pub enum Status {
     #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
     Cuda = 4,
     OutOfMemory = 5,
-    Internal = 6,
 }
 
 /// A failed call: its status and the sentence that tells the caller what to change.

@@ -76,7 +76,9 @@ impl FlashAttentionLayer {
 
     pub fn forward(&mut self) -> Result<()> {
         let unset = |name: &str| {
-            Error::invalid(format!("{name} is not set; expected set_input/set_output before forward"))
+            Error::invalid(format!(
+                "{name} is not set; expected set_input/set_output before forward"
+            ))
         };
         let [query, key, value] = self.inputs;
         let call = Call {

@@ -60,7 +60,8 @@ pub unsafe fn merge(desc: &kfa_merge_desc) -> Result<()> {
             let part_lse = |part: usize| *lses[part].add(row);
             let max = (0..parts).map(part_lse).fold(f32::NEG_INFINITY, f32::max);
             // A row that no part has keys for keeps weight 0 everywhere, so its output is 0.
-            let weight = |part| if max == f32::NEG_INFINITY { 0.0 } else { (part_lse(part) - max).exp() };
+            let weight =
+                |part| if max == f32::NEG_INFINITY { 0.0 } else { (part_lse(part) - max).exp() };
             let sum: f32 = (0..parts).map(weight).sum();
             for d in start..start + head_dim {
                 let terms = (0..parts).filter(|part| weight(*part) > 0.0);

@@ -45,8 +45,7 @@ impl View {
     #[inline(always)]
     pub unsafe fn head(&self, batch: usize, row: usize, head: usize) -> *mut f32 {
         debug_assert_eq!(self.dtype, Dtype::Fp32);
-        let offset =
-            batch * self.batch_stride + row * self.row_stride + head * self.head_stride;
+        let offset = batch * self.batch_stride + row * self.row_stride + head * self.head_stride;
         // SAFETY: validation proved the whole view addressable; the caller keeps the indices in.
         unsafe { self.data.cast::<f32>().add(offset) }
     }
@@ -177,18 +176,28 @@ impl Problem {
             let lse_span = Span::new(desc.lse.cast(), rows * 4);
             let workspace_span = Span::new(desc.workspace.cast(), desc.workspace_size);
             let pos_span = Span::new(desc.pos_device.cast(), 4);
-            let inputs = [("query", query, query_span), ("key", key, key_span), ("value", value, value_span)];
+            let inputs = [
+                ("query", query, query_span),
+                ("key", key, key_span),
+                ("value", value, value_span),
+            ];
             for (name, input, span) in inputs {
                 let in_place = name == "query" && same_view(&input, &output);
                 if !in_place
                     && output_span.meets(span)
-                    && !rows_interleave(&output, query_shape, &input, if name == "query" { query_shape } else { kv_shape })
+                    && !rows_interleave(
+                        &output,
+                        query_shape,
+                        &input,
+                        if name == "query" { query_shape } else { kv_shape },
+                    )
                 {
                     return Err(Error::invalid(format!(
                         "output overlaps {name}; expected separate memory, or exactly the query view"
                     )));
                 }
-                for (writable, writable_span) in [("lse", lse_span), ("workspace", workspace_span)] {
+                for (writable, writable_span) in [("lse", lse_span), ("workspace", workspace_span)]
+                {
                     if writable_span.meets(span) {
                         return Err(Error::invalid(format!(
                             "{writable} overlaps {name}; expected separate memory"
@@ -205,7 +214,9 @@ impl Problem {
                 ("workspace", "pos_device", workspace_span.meets(pos_span)),
             ] {
                 if overlap {
-                    return Err(Error::invalid(format!("{a} overlaps {b}; expected separate memory")));
+                    return Err(Error::invalid(format!(
+                        "{a} overlaps {b}; expected separate memory"
+                    )));
                 }
             }
         }
@@ -304,7 +315,10 @@ fn refuse_unimplemented(desc: &kfa_attention_desc) -> Result<()> {
     }
     let requested = [
         ("KFA_FLAG_BATCH_INVARIANT", desc.flags & KFA_FLAG_BATCH_INVARIANT != 0),
-        ("value_head_dim other than head_dim", desc.value_head_dim != 0 && desc.value_head_dim != desc.head_dim),
+        (
+            "value_head_dim other than head_dim",
+            desc.value_head_dim != 0 && desc.value_head_dim != desc.head_dim,
+        ),
         ("softcap", desc.softcap != 0.0),
         ("sliding_window", desc.sliding_window != 0),
         ("mask", desc.mask.kind != KFA_MASK_NONE || !desc.mask.data.is_null()),
@@ -339,7 +353,7 @@ fn dtype(value: kfa_dtype, name: &str) -> Result<Dtype> {
 }
 
 fn aligned(data: *const u8, alignment: usize, name: &str) -> Result<()> {
-    if data.addr() % alignment != 0 {
+    if !data.addr().is_multiple_of(alignment) {
         return Err(Error::invalid(format!(
             "{name} is {data:p}; expected an address aligned to its {alignment}-byte elements"
         )));
@@ -385,7 +399,9 @@ fn view(c: &kfa_tensor_view, shape: [usize; 4], name: &str, check: Check) -> Res
         strides = [sequence, row, head_dim].map(|stride| stride as i64);
     }
     let mut last = head_dim;
-    for ((stride, axis), size) in strides.iter().zip(["batch", "row", "head"]).zip([batch, rows, heads]) {
+    for ((stride, axis), size) in
+        strides.iter().zip(["batch", "row", "head"]).zip([batch, rows, heads])
+    {
         if *stride < 0 {
             return Err(Error::invalid(format!(
                 "{name}.{axis}_stride is {stride}; expected 0 or more"
@@ -442,7 +458,8 @@ fn rows_interleave(a: &View, a_shape: [usize; 4], b: &View, b_shape: [usize; 4])
     let stride = a.row_stride * a.dtype.size();
     let whole_rows = |view: &View, shape: [usize; 4]| {
         view.row_stride * view.dtype.size() == stride
-            && (shape[0] == 1 || view.row_stride > 0 && view.batch_stride % view.row_stride == 0)
+            && (shape[0] == 1
+                || view.row_stride > 0 && view.batch_stride.is_multiple_of(view.row_stride))
     };
     if stride == 0 || !whole_rows(a, a_shape) || !whole_rows(b, b_shape) {
         return false;
@@ -451,6 +468,7 @@ fn rows_interleave(a: &View, a_shape: [usize; 4], b: &View, b_shape: [usize; 4])
         ((shape[2] - 1) * view.head_stride + shape[3]) * view.dtype.size()
     };
     // Where b's columns start, counted from a's within a token, whatever the buffer's own start.
-    let offset = (b.data.addr() as isize - a.data.addr() as isize).rem_euclid(stride as isize) as usize;
+    let offset =
+        (b.data.addr() as isize - a.data.addr() as isize).rem_euclid(stride as isize) as usize;
     width(a, a_shape) <= offset && offset + width(b, b_shape) <= stride
 }

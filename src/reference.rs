@@ -39,8 +39,9 @@ pub fn attention(shape: Shape, q: Tensor, k: Tensor, v: Tensor) -> (Vec<f64>, Ve
                 let kv_head = h / (heads / kv_heads);
                 let scores: Vec<f64> = (0..visible)
                     .map(|j| {
-                        let dot: f64 =
-                            (0..head_dim).map(|d| at(q, b, i, h, d) * at(k, b, j, kv_head, d)).sum();
+                        let dot: f64 = (0..head_dim)
+                            .map(|d| at(q, b, i, h, d) * at(k, b, j, kv_head, d))
+                            .sum();
                         scale * dot
                     })
                     .collect();

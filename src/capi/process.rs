@@ -107,12 +107,12 @@ pub extern "C" fn kfa_set_num_threads(threads: i32) -> kfa_status {
     })
 }
 
-/// Number of threads that a CPU call uses; 0, with a message, if they cannot be started.
+/// Number of threads that a CPU call uses, the calling one included.
 #[unsafe(no_mangle)]
 pub extern "C" fn kfa_get_num_threads() -> i32 {
-    let mut count = 0;
+    let mut count = 1;
     boundary(|| {
-        count = threads::count()? as i32;
+        count = threads::count() as i32;
         Ok(())
     });
     count

@@ -1,9 +1,11 @@
 //! Flash decode: one query row per sequence, split over keys, online softmax.
 //!
-//! A task owns a run of tokens of one sequence and walks it in blocks; within a block it visits
-//! every key/value head, so memory is read in the token-major order in which the cache lies, and
-//! each key/value byte once for all query heads of its group. Runs depend only on the problem,
-//! never on the number of threads, and are combined in order: results are bit-identical always.
+//! A task owns some neighbouring key/value heads and a run of tokens of one sequence, and walks the
+//! run in blocks: within a block it visits each of its heads, so memory is read nearly in the
+//! token-major order in which the cache lies, and each key/value byte once for all query heads of
+//! its group. Heads are shared out first, which costs nothing; only long contexts are also cut into
+//! runs, whose states are combined in order. Runs depend on the problem alone, never on the number
+//! of threads, so results are bit-identical always.
 
 use crate::cpu::isa::Kernels;
 use crate::cpu::reason::Reason;
@@ -19,34 +21,41 @@ const BLOCK: usize = 16;
 
 /// How a decode problem is cut into tasks.
 pub struct DecodePlan {
-    /// Tokens per task.
+    /// Tokens per run.
     run: usize,
-    /// Tasks per sequence.
+    /// Runs per sequence.
     splits: usize,
+    /// Key/value heads per task.
+    task_heads: usize,
+    /// Tasks that share a run's heads.
+    shares: usize,
     /// Floats of one head's running state: its sums, then maximum and denominator.
     state_stride: usize,
 }
 
 impl DecodePlan {
-    fn new(p: &Problem) -> Self {
-        // 64 runs keep any CPU busy; at least 64 tokens amortise a task, and at most 512 keep its
-        // share of the combine's work small.
-        let run = p.kv_len.div_ceil(64).next_multiple_of(BLOCK).clamp(64, 512);
+    fn new(p: &Problem, threads: usize) -> Self {
+        // Few, long runs: their states are all the memory that decode needs beside the scratch.
+        let run = (p.kv_len / 4).clamp(1024, 2048).next_multiple_of(BLOCK);
+        let splits = p.kv_len.div_ceil(run);
+        // A few tasks per thread even out a busy machine, but a token's keys that a task reads
+        // should span a kilobyte, or the hardware prefetcher has nothing to run ahead on.
+        let prefetchable = 256usize.div_ceil(p.head_dim).min(p.kv_heads);
+        let wanted_shares = (4 * threads).div_ceil(p.batch * splits);
+        let task_heads = (p.kv_heads / wanted_shares).max(prefetchable);
         Self {
             run,
-            splits: p.kv_len.div_ceil(run),
-            state_stride: (p.head_dim + 2).next_multiple_of(16),
+            splits,
+            task_heads,
+            shares: p.kv_heads.div_ceil(task_heads),
+            state_stride: (p.head_dim + 2).next_multiple_of(4),
         }
     }
 
-    fn state_floats(&self, p: &Problem) -> usize {
-        p.heads * self.state_stride
-    }
-
-    /// The running state of one head of one split: in the workspace where splits are combined.
-    fn split_state(&self, p: &Problem, batch: usize, split: usize) -> *mut f32 {
-        let index = batch * self.splits + split;
-        p.workspace.cast::<f32>().wrapping_add(index * self.state_floats(p))
+    /// The running state of a head of a run: in the workspace where runs are combined.
+    fn split_state(&self, p: &Problem, batch: usize, split: usize, head: usize) -> *mut f32 {
+        let index = (batch * self.splits + split) * p.heads + head;
+        p.workspace.cast::<f32>().wrapping_add(index * self.state_stride)
     }
 }
 
@@ -61,23 +70,24 @@ pub fn supports(p: &Problem) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Bytes for the states of all splits; none when a single split writes the output itself.
+/// Bytes for the states of all runs; none when a single run writes the output itself.
 pub fn workspace_size(p: &Problem) -> usize {
-    let plan = DecodePlan::new(p);
-    if plan.splits == 1 { 0 } else { p.batch * plan.splits * plan.state_floats(p) * 4 }
+    let plan = DecodePlan::new(p, 1);
+    if plan.splits == 1 { 0 } else { p.batch * plan.splits * p.heads * plan.state_stride * 4 }
 }
 
 pub fn run(p: &Problem, kernels: &Kernels) {
-    let plan = DecodePlan::new(p);
-    let query_floats = p.heads * (p.head_dim + 16);
-    let scratch = query_floats + 4 * BLOCK + plan.state_floats(p);
+    let plan = DecodePlan::new(p, threads::count());
+    let heads = plan.task_heads * p.group();
+    let query_floats = heads * (p.head_dim + 16);
+    let scratch = query_floats + 4 * BLOCK + heads * plan.state_stride;
     let bytes = p.batch * p.kv_len * p.kv_heads * p.head_dim * 8;
-    threads::run(p.batch * plan.splits, scratch, bytes, |task, scratch| {
+    threads::run(p.batch * plan.splits * plan.shares, scratch, bytes, |task, scratch| {
         // SAFETY: the table chose kernels that this CPU runs; `supports` accepted the problem.
         unsafe { (kernels.decode)(p, &plan, task, scratch) }
     });
     if plan.splits > 1 {
-        let bytes = p.batch * plan.splits * plan.state_floats(p) * 4;
+        let bytes = p.batch * plan.splits * p.heads * plan.state_stride * 4;
         threads::run(p.batch * p.heads, plan.state_stride, bytes, |task, scratch| {
             // SAFETY: as above.
             unsafe { (kernels.decode_combine)(p, &plan, task, scratch) }
@@ -85,60 +95,79 @@ pub fn run(p: &Problem, kernels: &Kernels) {
     }
 }
 
-/// Attends one run of tokens with all heads of one sequence.
+/// Attends one run of tokens with some key/value heads of one sequence.
 ///
 /// # Safety
 /// As [`crate::cpu::isa::Task`].
 #[inline(always)]
 pub unsafe fn task<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, scratch: &mut [f32]) {
-    let (batch, split) = (task / plan.splits, task % plan.splits);
+    let (share, index) = (task % plan.shares, task / plan.shares);
+    let (batch, split) = (index / plan.splits, index % plan.splits);
+    let first_kv_head = share * plan.task_heads;
+    let end_kv_head = p.kv_heads.min(first_kv_head + plan.task_heads);
+    let group = p.group();
+    let (first_head, end_head) = (first_kv_head * group, end_kv_head * group);
     let first = split * plan.run;
     let end = p.kv_len.min(first + plan.run);
     let query_stride = rows::query_stride::<V>(p.head_dim);
-    let (query, rest) = scratch.split_at_mut(p.heads * query_stride);
+    let (query, rest) = scratch.split_at_mut((end_head - first_head) * query_stride);
     let (scores, state) = rest.split_at_mut(4 * BLOCK);
     let (query, scores) = (query.as_mut_ptr(), scores.as_mut_ptr());
-    let state = if plan.splits == 1 { state.as_mut_ptr() } else { plan.split_state(p, batch, split) };
+    let state = match plan.splits {
+        1 => state.as_mut_ptr(),
+        _ => plan.split_state(p, batch, split, first_head),
+    };
+    // Both are counted from the task's first head.
+    let query_of = |head: usize| query.wrapping_add((head - first_head) * query_stride);
+    let state_of = |head: usize| state.wrapping_add((head - first_head) * plan.state_stride);
     // SAFETY: `p` is valid for every head and token used here; scratch is as `run` sized it.
     unsafe {
-        for head in 0..p.heads {
-            let to = query.add(head * query_stride);
-            rows::scale_query::<V>(p.query.head(batch, 0, head), p.scale, p.head_dim, to);
-            let state = state.add(head * plan.state_stride);
+        for head in first_head..end_head {
+            let from = p.query.head(batch, 0, head);
+            rows::scale_query::<V>(from, p.scale, p.head_dim, query_of(head));
+            let state = state_of(head);
             state.write_bytes(0, p.head_dim);
             *state.add(p.head_dim) = f32::MIN;
             *state.add(p.head_dim + 1) = 0.0;
         }
-        let group = p.group();
+        let keys_of = |token: usize, kv_head: usize| CacheRows {
+            first: p.key.head(batch, token, kv_head),
+            stride: p.key.row_stride,
+            count: BLOCK.min(end - token),
+            head_dim: p.head_dim,
+        };
         for token in (first..end).step_by(BLOCK) {
-            for kv_head in 0..p.kv_heads {
-                let keys = CacheRows {
-                    first: p.key.head(batch, token, kv_head),
-                    stride: p.key.row_stride,
-                    count: BLOCK.min(end - token),
-                    head_dim: p.head_dim,
-                };
+            for kv_head in first_kv_head..end_kv_head {
+                let keys = keys_of(token, kv_head);
                 let values = CacheRows {
                     first: p.value.head(batch, token, kv_head),
                     stride: p.value.row_stride,
                     ..keys
                 };
+                // What the next round of this loop reads, for it to find in the cache.
+                let next_keys = if kv_head + 1 < end_kv_head {
+                    keys_of(token, kv_head + 1)
+                } else if token + BLOCK < end {
+                    keys_of(token + BLOCK, first_kv_head)
+                } else {
+                    CacheRows::NONE
+                };
+                let block = Block { keys, values, next_keys };
                 let mut head = kv_head * group;
                 let end_head = head + group;
                 while head < end_head {
-                    let query = query.add(head * query_stride);
-                    let state = state.add(head * plan.state_stride);
+                    let (query, state) = (query_of(head), state_of(head));
                     head += match end_head - head {
-                        4.. => attend_block::<V, 4>(query, keys, values, scores, state, plan),
-                        2 | 3 => attend_block::<V, 2>(query, keys, values, scores, state, plan),
-                        _ => attend_block::<V, 1>(query, keys, values, scores, state, plan),
+                        4.. => attend_block::<V, 4>(query, &block, scores, state, plan),
+                        2 | 3 => attend_block::<V, 2>(query, &block, scores, state, plan),
+                        _ => attend_block::<V, 1>(query, &block, scores, state, plan),
                     }
                 }
             }
         }
         if plan.splits == 1 {
-            for head in 0..p.heads {
-                let state = state.add(head * plan.state_stride);
+            for head in first_head..end_head {
+                let state = state_of(head);
                 let (max, sum) = (*state.add(p.head_dim), *state.add(p.head_dim + 1));
                 finish::<V>(p, batch, head, state, max, sum);
             }
@@ -146,19 +175,26 @@ pub unsafe fn task<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, scrat
     }
 }
 
+/// One block of tokens of a key/value head, and the keys of the block that comes next.
+struct Block {
+    keys: CacheRows,
+    values: CacheRows,
+    next_keys: CacheRows,
+}
+
 /// Folds one block of tokens into the running states of `R` heads; returns `R`.
 #[inline(always)]
 unsafe fn attend_block<V: Vector, const R: usize>(
     query: *const f32,
-    keys: CacheRows,
-    values: CacheRows,
+    block: &Block,
     scores: *mut f32,
     state: *mut f32,
     plan: &DecodePlan,
 ) -> usize {
+    let Block { keys, values, next_keys } = *block;
     // SAFETY: the caller hands over R heads' queries and states and room for R blocks of scores.
     unsafe {
-        rows::score::<V, R>(query, keys, scores, BLOCK);
+        rows::score::<V, R>(query, keys, values, scores, BLOCK);
         let mut factors = [1.0; R];
         for (r, factor) in factors.iter_mut().enumerate() {
             let scores = scores.add(r * BLOCK);
@@ -175,22 +211,22 @@ unsafe fn attend_block<V: Vector, const R: usize>(
             let sum = rows::exponentiate::<V>(scores, BLOCK, max);
             *statistics.add(1) = *statistics.add(1) * *factor + sum;
         }
-        rows::accumulate::<V, R>(scores, BLOCK, values, factors, state, plan.state_stride);
+        let stride = plan.state_stride;
+        rows::accumulate::<V, R>(scores, BLOCK, values, next_keys, factors, state, stride);
     }
     R
 }
 
-/// Combines the splits of one head, in order, and writes its output row.
+/// Combines the runs of one head, in order, and writes its output row.
 ///
 /// # Safety
-/// As [`crate::cpu::isa::Task`]; all splits are done.
+/// As [`crate::cpu::isa::Task`]; all runs are done.
 #[inline(always)]
 pub unsafe fn combine<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, scratch: &mut [f32]) {
     let (batch, head) = (task / p.heads, task % p.heads);
-    let split_state =
-        |split| plan.split_state(p, batch, split).wrapping_add(head * plan.state_stride);
+    let split_state = |split| plan.split_state(p, batch, split, head);
     let total = scratch.as_mut_ptr();
-    // SAFETY: every split of this head left its state in the workspace.
+    // SAFETY: every run of this head left its state in the workspace.
     unsafe {
         let mut max = f32::MIN;
         for split in 0..plan.splits {
@@ -203,7 +239,7 @@ pub unsafe fn combine<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, sc
             let weight = rows::exp_one::<V>(*state.add(p.head_dim) - max);
             sum += weight * *state.add(p.head_dim + 1);
             let row = CacheRows { first: state, stride: 0, count: 1, head_dim: p.head_dim };
-            rows::accumulate::<V, 1>(&weight, 0, row, [1.0], total, 0);
+            rows::accumulate::<V, 1>(&weight, 0, row, CacheRows::NONE, [1.0], total, 0);
         }
         finish::<V>(p, batch, head, total, max, sum);
     }
@@ -211,7 +247,14 @@ pub unsafe fn combine<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, sc
 
 /// Writes one head's output row and LSE from its sums.
 #[inline(always)]
-unsafe fn finish<V: Vector>(p: &Problem, batch: usize, head: usize, sums: *const f32, max: f32, sum: f32) {
+unsafe fn finish<V: Vector>(
+    p: &Problem,
+    batch: usize,
+    head: usize,
+    sums: *const f32,
+    max: f32,
+    sum: f32,
+) {
     // SAFETY: the row is inside the output, and the LSE pointer is null or inside its array.
     unsafe {
         rows::scale_row::<V>(sums, 1.0 / sum, p.head_dim, p.output.head(batch, 0, head));

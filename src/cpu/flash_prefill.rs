@@ -51,7 +51,7 @@ impl PrefillPlan {
     fn new(p: &Problem, kernels: &Kernels) -> Self {
         // Sized so that a block of keys and of values (64 KiB each at head_dim 128), the packed
         // queries and the output tile share an L2 cache of 512 KiB.
-        let keys = (16 * 1024 / p.head_dim).clamp(32, 192) / 4 * 4;
+        let keys = (16 * 1024 / p.head_dim).clamp(32, 192) / 8 * 8;
         let target_rows = (18 * 1024 / p.head_dim).clamp(48, 192);
         let positions = (target_rows / p.group()).clamp(1, p.q_len);
         Self {
@@ -255,7 +255,8 @@ unsafe fn pack_values<V: Vector>(tile: &Tile, first_key: usize, count: usize) {
                 let panel = tile.values.add(column / width * width * plan.keys);
                 let to = panel.add(key * width + column % width);
                 let left = p.head_dim.saturating_sub(column);
-                let value = if left == 0 { V::splat(0.0) } else { load_up_to(from.add(column), left) };
+                let value =
+                    if left == 0 { V::splat(0.0) } else { load_up_to(from.add(column), left) };
                 value.store(to);
             }
         }
@@ -278,7 +279,12 @@ unsafe fn score_panel<V: Vector, const KEY_ROWS: usize>(
         // SAFETY: as the task's.
         unsafe {
             tile_product::<V, KEY_ROWS, PANEL_VECTORS>(
-                head_dim, left, right, to, panel_rows, Start::Zero,
+                head_dim,
+                left,
+                right,
+                to,
+                panel_rows,
+                Start::Zero,
             );
         }
     }
@@ -360,7 +366,12 @@ unsafe fn sum_panel<V: Vector, const VALUE_ROWS: usize>(
                 let left = Strided { at: weights, row: 1, depth: panel_rows };
                 let start = Start::Scaled(tile.factor.add(row));
                 tile_product::<V, VALUE_ROWS, VALUE_VECTORS>(
-                    common, left, values, to, plan.columns, start,
+                    common,
+                    left,
+                    values,
+                    to,
+                    plan.columns,
+                    start,
                 );
                 for r in 0..VALUE_ROWS {
                     let rest = seen(row + r) - common;
@@ -370,7 +381,12 @@ unsafe fn sum_panel<V: Vector, const VALUE_ROWS: usize>(
                         let values = values.wrapping_add(common * width);
                         let to = to.wrapping_add(r * plan.columns);
                         tile_product::<V, 1, VALUE_VECTORS>(
-                            rest, left, values, to, plan.columns, Start::Kept,
+                            rest,
+                            left,
+                            values,
+                            to,
+                            plan.columns,
+                            Start::Kept,
                         );
                     }
                 }

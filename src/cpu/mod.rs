@@ -8,6 +8,7 @@ mod reason;
 mod rows;
 mod standard_mha;
 mod table;
+mod team;
 #[cfg(test)]
 mod tests;
 pub mod threads;
@@ -88,14 +89,20 @@ fn select(p: &Problem, limits: &Limits) -> Result<&'static Entry> {
     })
 }
 
-/// The reasons of the most general flash and standard entries, which stand last in their family.
+/// Why neither family serves a problem, in the words of its most general kernel.
 fn refusal(p: &Problem, limits: &Limits) -> String {
-    [Mode::Flash, Mode::Standard]
-        .iter()
-        .filter_map(|family| TABLE.iter().rfind(|entry| entry.algorithm.family == *family))
-        .filter_map(|entry| entry.accepts(p, limits).err().map(|why| format!("{}: {why}", entry.name())))
+    [("flash attention", Mode::Flash), ("standard MHA", Mode::Standard)]
+        .into_iter()
+        .filter_map(|(name, family)| Some((name, most_general(family).accepts(p, limits).err()?)))
+        .map(|(name, reason)| format!("{name}: {reason}"))
         .collect::<Vec<_>>()
         .join("; ")
+}
+
+/// The last entry of a family, which serves all that any entry of the family does.
+fn most_general(family: Mode) -> &'static Entry {
+    let last = TABLE.iter().rfind(|entry| entry.algorithm.family == family);
+    last.expect("the table has entries of both families")
 }
 
 /// Says once per process, with the reason, that standard MHA runs where flash was expected.
@@ -108,8 +115,7 @@ fn report_fallback(p: &Problem, limits: &Limits, entry: &Entry) {
     {
         return;
     }
-    let most_general = TABLE.iter().rfind(|entry| entry.algorithm.family == Mode::Flash);
-    if let Some(Err(reason)) = most_general.map(|entry| entry.accepts(p, limits)) {
+    if let Err(reason) = most_general(Mode::Flash).accepts(p, limits) {
         log::warning(&format!("falling back to standard MHA ({}): {reason}", entry.name()));
     }
 }

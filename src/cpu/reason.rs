@@ -7,14 +7,27 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The level is above what the CPU has or `KFA_CPU_ISA` allows.
-    IsaNotAvailable { needed: Isa, level: Isa },
+    IsaNotAvailable {
+        needed: Isa,
+        level: Isa,
+    },
     /// The caller asked for the other family of kernels.
-    ModeExcludes { mode: &'static str },
+    ModeExcludes {
+        mode: &'static str,
+    },
     /// `KFA_DISABLE_FLASH_ATTENTION` is set.
     FlashDisabled,
-    MoreThanOneRow { q_len: usize },
-    HeadDim { head_dim: usize, max: usize },
-    Dtype { argument: &'static str, dtype: Dtype },
+    MoreThanOneRow {
+        q_len: usize,
+    },
+    HeadDim {
+        head_dim: usize,
+        max: usize,
+    },
+    Dtype {
+        argument: &'static str,
+        dtype: Dtype,
+    },
 }
 
 impl fmt::Display for Reason {

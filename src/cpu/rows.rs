@@ -21,6 +21,22 @@ impl CacheRows {
         unsafe { self.first.add(index * self.stride) }
     }
 
+    /// Nothing: for callers with no rows to read ahead.
+    pub const NONE: Self = Self { first: std::ptr::null(), stride: 0, count: 0, head_dim: 0 };
+
+    /// Hints that rows `from..to` are read soon, as far as they exist.
+    #[inline(always)]
+    unsafe fn prefetch<V: Vector>(&self, from: usize, to: usize) {
+        /// Floats per cache line.
+        const LINE: usize = 16;
+        for row in from..to.min(self.count) {
+            for d in (0..self.head_dim).step_by(LINE) {
+                // SAFETY: a hint, at an address inside the run.
+                unsafe { V::prefetch(self.first.wrapping_add(row * self.stride + d)) };
+            }
+        }
+    }
+
     /// The same run without its first `skipped` rows, ending after row `end`.
     pub fn slice(&self, skipped: usize, end: usize) -> Self {
         Self {
@@ -43,6 +59,7 @@ pub const fn query_stride<V: Vector>(head_dim: usize) -> usize {
 /// As [`Vector`]; `to` holds `query_stride` floats.
 #[inline(always)]
 pub unsafe fn scale_query<V: Vector>(from: *const f32, scale: f32, head_dim: usize, to: *mut f32) {
+    // SAFETY: the caller's.
     unsafe {
         for d in (0..head_dim).step_by(V::LANES) {
             load_up_to::<V>(from.add(d), head_dim - d).mul(V::splat(scale)).store(to.add(d));
@@ -51,6 +68,7 @@ pub unsafe fn scale_query<V: Vector>(from: *const f32, scale: f32, head_dim: usi
 }
 
 /// `scores[r * score_stride + t] = query row r . key row t` for `R` query rows and all key rows.
+/// The rows of `ahead` are prefetched along the way, one for each key row.
 ///
 /// # Safety
 /// As [`Vector`]; `query` holds `R` rows of `query_stride`, `scores` has room for `keys.count`.
@@ -58,14 +76,16 @@ pub unsafe fn scale_query<V: Vector>(from: *const f32, scale: f32, head_dim: usi
 pub unsafe fn score<V: Vector, const R: usize>(
     query: *const f32,
     keys: CacheRows,
+    ahead: CacheRows,
     scores: *mut f32,
     score_stride: usize,
 ) {
+    // SAFETY: the caller's.
     unsafe {
         match R {
-            1 => score_blocks::<V, R, 8>(query, keys, scores, score_stride),
-            2 => score_blocks::<V, R, 4>(query, keys, scores, score_stride),
-            _ => score_blocks::<V, R, 2>(query, keys, scores, score_stride),
+            1 => score_blocks::<V, R, 8>(query, keys, ahead, scores, score_stride),
+            2 => score_blocks::<V, R, 4>(query, keys, ahead, scores, score_stride),
+            _ => score_blocks::<V, R, 2>(query, keys, ahead, scores, score_stride),
         }
     }
 }
@@ -74,13 +94,16 @@ pub unsafe fn score<V: Vector, const R: usize>(
 unsafe fn score_blocks<V: Vector, const R: usize, const T: usize>(
     query: *const f32,
     keys: CacheRows,
+    ahead: CacheRows,
     scores: *mut f32,
     score_stride: usize,
 ) {
+    // SAFETY: the caller's.
     unsafe {
         let whole = keys.head_dim / V::LANES * V::LANES;
         let stride = query_stride::<V>(keys.head_dim);
         for t0 in (0..keys.count).step_by(T) {
+            ahead.prefetch::<V>(t0, t0 + T);
             // Past the end the last row is read again and its score dropped.
             let mut rows = [std::ptr::null(); T];
             for (t, row) in rows.iter_mut().enumerate() {
@@ -99,7 +122,8 @@ unsafe fn score_blocks<V: Vector, const R: usize, const T: usize>(
                 for t in 0..T {
                     let key = V::load_partial(rows[t].add(whole), keys.head_dim - whole);
                     for r in 0..R {
-                        sums[t][r] = key.mul_add(V::load(query.add(r * stride + whole)), sums[t][r]);
+                        sums[t][r] =
+                            key.mul_add(V::load(query.add(r * stride + whole)), sums[t][r]);
                     }
                 }
             }
@@ -118,6 +142,7 @@ unsafe fn score_blocks<V: Vector, const R: usize, const T: usize>(
 /// As [`Vector`].
 #[inline(always)]
 pub unsafe fn max<V: Vector>(scores: *const f32, count: usize) -> f32 {
+    // SAFETY: the caller's.
     unsafe {
         let whole = count / V::LANES * V::LANES;
         let mut lanes = V::splat(f32::NEG_INFINITY);
@@ -134,6 +159,7 @@ pub unsafe fn max<V: Vector>(scores: *const f32, count: usize) -> f32 {
 /// As [`Vector`].
 #[inline(always)]
 pub unsafe fn exponentiate<V: Vector>(scores: *mut f32, count: usize, max: f32) -> f32 {
+    // SAFETY: the caller's.
     unsafe {
         let shift = V::splat(max);
         let whole = count / V::LANES * V::LANES;
@@ -161,10 +187,12 @@ pub unsafe fn exponentiate<V: Vector>(scores: *mut f32, count: usize, max: f32) 
 /// As [`Vector`].
 #[inline(always)]
 pub unsafe fn exp_one<V: Vector>(x: f32) -> f32 {
+    // SAFETY: the caller's.
     unsafe { exp_nonpositive(V::splat(x)).reduce_max() }
 }
 
 /// `sums[r] = sums[r] * factors[r] + sum over t of weights[r * weight_stride + t] * value row t`.
+/// The rows of `ahead` are prefetched along the way, evenly over the columns.
 ///
 /// # Safety
 /// As [`Vector`]; `sums` holds `R` rows of `sum_stride >= head_dim`.
@@ -173,15 +201,41 @@ pub unsafe fn accumulate<V: Vector, const R: usize>(
     weights: *const f32,
     weight_stride: usize,
     values: CacheRows,
+    ahead: CacheRows,
     factors: [f32; R],
     sums: *mut f32,
     sum_stride: usize,
 ) {
+    // SAFETY: the caller's.
     unsafe {
         match R {
-            1 => accumulate_wide::<V, R, 8>(weights, weight_stride, values, factors, sums, sum_stride),
-            2 => accumulate_wide::<V, R, 4>(weights, weight_stride, values, factors, sums, sum_stride),
-            _ => accumulate_wide::<V, R, 2>(weights, weight_stride, values, factors, sums, sum_stride),
+            1 => accumulate_wide::<V, R, 8>(
+                weights,
+                weight_stride,
+                values,
+                ahead,
+                factors,
+                sums,
+                sum_stride,
+            ),
+            2 => accumulate_wide::<V, R, 4>(
+                weights,
+                weight_stride,
+                values,
+                ahead,
+                factors,
+                sums,
+                sum_stride,
+            ),
+            _ => accumulate_wide::<V, R, 2>(
+                weights,
+                weight_stride,
+                values,
+                ahead,
+                factors,
+                sums,
+                sum_stride,
+            ),
         }
     }
 }
@@ -191,13 +245,17 @@ unsafe fn accumulate_wide<V: Vector, const R: usize, const N: usize>(
     weights: *const f32,
     weight_stride: usize,
     values: CacheRows,
+    ahead: CacheRows,
     factors: [f32; R],
     sums: *mut f32,
     sum_stride: usize,
 ) {
+    // SAFETY: the caller's.
     unsafe {
         let mut d = 0;
         while d + N * V::LANES <= values.head_dim {
+            let share = |d: usize| ahead.count * d / values.head_dim;
+            ahead.prefetch::<V>(share(d), share(d + N * V::LANES));
             let mut block = [[V::splat(0.0); N]; R];
             for r in 0..R {
                 for n in 0..N {
@@ -226,12 +284,14 @@ unsafe fn accumulate_wide<V: Vector, const R: usize, const N: usize>(
             let lanes = values.head_dim - d;
             let mut column = [V::splat(0.0); R];
             for r in 0..R {
-                column[r] = load_up_to::<V>(sums.add(r * sum_stride + d), lanes).mul(V::splat(factors[r]));
+                column[r] =
+                    load_up_to::<V>(sums.add(r * sum_stride + d), lanes).mul(V::splat(factors[r]));
             }
             for t in 0..values.count {
                 let value = load_up_to::<V>(values.row(t).add(d), lanes);
                 for r in 0..R {
-                    column[r] = value.mul_add(V::splat(*weights.add(r * weight_stride + t)), column[r]);
+                    column[r] =
+                        value.mul_add(V::splat(*weights.add(r * weight_stride + t)), column[r]);
                 }
             }
             for r in 0..R {
@@ -248,6 +308,7 @@ unsafe fn accumulate_wide<V: Vector, const R: usize, const N: usize>(
 /// As [`Vector`].
 #[inline(always)]
 pub unsafe fn scale_row<V: Vector>(from: *const f32, factor: f32, head_dim: usize, to: *mut f32) {
+    // SAFETY: the caller's.
     unsafe {
         for d in (0..head_dim).step_by(V::LANES) {
             let row = load_up_to::<V>(from.add(d), head_dim - d).mul(V::splat(factor));

@@ -41,10 +41,7 @@ impl StandardPlan {
             head: head % p.heads,
             row: self.first_row + offset,
             rows: ROWS.min(self.rows - offset),
-            scores: p
-                .workspace
-                .cast::<f32>()
-                .wrapping_add((head * self.rows + offset) * p.kv_len),
+            scores: p.workspace.cast::<f32>().wrapping_add((head * self.rows + offset) * p.kv_len),
         }
     }
 }
@@ -86,7 +83,12 @@ pub fn run(p: &Problem, kernels: &Kernels) {
 /// # Safety
 /// As [`crate::cpu::isa::Task`].
 #[inline(always)]
-pub unsafe fn scores<V: Vector>(p: &Problem, plan: &StandardPlan, task: usize, scratch: &mut [f32]) {
+pub unsafe fn scores<V: Vector>(
+    p: &Problem,
+    plan: &StandardPlan,
+    task: usize,
+    scratch: &mut [f32],
+) {
     let block = plan.block(p, task);
     let query_stride = rows::query_stride::<V>(p.head_dim);
     let query = scratch.as_mut_ptr();
@@ -139,7 +141,7 @@ unsafe fn score_rows<V: Vector, const R: usize>(
     stride: usize,
 ) -> usize {
     // SAFETY: the caller's.
-    unsafe { rows::score::<V, R>(query, keys, scores, stride) };
+    unsafe { rows::score::<V, R>(query, keys, CacheRows::NONE, scores, stride) };
     R
 }
 
@@ -148,7 +150,12 @@ unsafe fn score_rows<V: Vector, const R: usize>(
 /// # Safety
 /// As [`crate::cpu::isa::Task`]; the first pass is done.
 #[inline(always)]
-pub unsafe fn values<V: Vector>(p: &Problem, plan: &StandardPlan, task: usize, scratch: &mut [f32]) {
+pub unsafe fn values<V: Vector>(
+    p: &Problem,
+    plan: &StandardPlan,
+    task: usize,
+    scratch: &mut [f32],
+) {
     let block = plan.block(p, task);
     let sums = scratch.as_mut_ptr();
     // SAFETY: as in the first pass.
@@ -165,14 +172,30 @@ pub unsafe fn values<V: Vector>(p: &Problem, plan: &StandardPlan, task: usize, s
         let common = if block.rows == ROWS { p.visible_keys(block.row) } else { 0 };
         if common > 0 {
             let values = all.slice(0, common);
-            rows::accumulate::<V, ROWS>(block.scores, p.kv_len, values, [1.0; ROWS], sums, p.head_dim);
+            rows::accumulate::<V, ROWS>(
+                block.scores,
+                p.kv_len,
+                values,
+                CacheRows::NONE,
+                [1.0; ROWS],
+                sums,
+                p.head_dim,
+            );
         }
         for r in 0..block.rows {
             let visible = p.visible_keys(block.row + r);
             let weights = block.scores.add(r * p.kv_len + common);
             let row = sums.add(r * p.head_dim);
             let values = all.slice(common, visible);
-            rows::accumulate::<V, 1>(weights, p.kv_len, values, [1.0], row, p.head_dim);
+            rows::accumulate::<V, 1>(
+                weights,
+                p.kv_len,
+                values,
+                CacheRows::NONE,
+                [1.0],
+                row,
+                p.head_dim,
+            );
             let to = p.output.head(block.batch, block.row + r, block.head);
             rows::scale_row::<V>(row, 1.0, p.head_dim, to);
         }

@@ -1,9 +1,9 @@
 //! The ordered list of CPU kernels: flash before standard, strongest instruction set first. The
 //! first entry that accepts a problem runs it.
 
-#[cfg(target_arch = "x86_64")]
-use crate::cpu::isa::avx2;
 use crate::cpu::isa::{Isa, Kernels, portable};
+#[cfg(target_arch = "x86_64")]
+use crate::cpu::isa::{avx2, avx512};
 use crate::cpu::reason::Reason;
 use crate::cpu::{flash_decode, flash_prefill, standard_mha};
 use crate::problem::Problem;
@@ -49,17 +49,27 @@ pub struct Entry {
     pub kernels: &'static Kernels,
 }
 
-const fn entry(name: &'static CStr, algorithm: &'static Algorithm, kernels: &'static Kernels) -> Entry {
+const fn entry(
+    name: &'static CStr,
+    algorithm: &'static Algorithm,
+    kernels: &'static Kernels,
+) -> Entry {
     Entry { name, algorithm, kernels }
 }
 
 pub static TABLE: &[Entry] = &[
     #[cfg(target_arch = "x86_64")]
+    entry(c"cpu.flash_decode.avx512", &FLASH_DECODE, &avx512::KERNELS),
+    #[cfg(target_arch = "x86_64")]
     entry(c"cpu.flash_decode.avx2", &FLASH_DECODE, &avx2::KERNELS),
     entry(c"cpu.flash_decode.portable", &FLASH_DECODE, &portable::KERNELS),
     #[cfg(target_arch = "x86_64")]
+    entry(c"cpu.flash_prefill.avx512", &FLASH_PREFILL, &avx512::KERNELS),
+    #[cfg(target_arch = "x86_64")]
     entry(c"cpu.flash_prefill.avx2", &FLASH_PREFILL, &avx2::KERNELS),
     entry(c"cpu.flash_prefill.portable", &FLASH_PREFILL, &portable::KERNELS),
+    #[cfg(target_arch = "x86_64")]
+    entry(c"cpu.standard_mha.avx512", &STANDARD_MHA, &avx512::KERNELS),
     #[cfg(target_arch = "x86_64")]
     entry(c"cpu.standard_mha.avx2", &STANDARD_MHA, &avx2::KERNELS),
     entry(c"cpu.standard_mha.portable", &STANDARD_MHA, &portable::KERNELS),

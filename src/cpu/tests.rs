@@ -43,7 +43,8 @@ impl Random {
     }
 
     fn normal(&mut self) -> f32 {
-        ((-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos()) as f32
+        ((-2.0 * self.uniform().ln()).sqrt() * (std::f64::consts::TAU * self.uniform()).cos())
+            as f32
     }
 }
 
@@ -197,7 +198,8 @@ fn check(entry: &Entry, case: Case, seed: u64) {
     let relative = error_norm.sqrt() / norm.max(f64::MIN_POSITIVE);
     assert!(norm == 0.0 || relative < 1e-4, "relative error {relative}; {}", context());
     for (index, value) in result.data.iter().enumerate() {
-        let untouched = value.to_bits() == if case.in_place { before[index].to_bits() } else { f32::NAN.to_bits() };
+        let untouched = value.to_bits()
+            == if case.in_place { before[index].to_bits() } else { f32::NAN.to_bits() };
         assert!(written[index] || untouched, "wrote beside the output at {index}; {}", context());
     }
     if !case.in_place {
@@ -332,9 +334,8 @@ fn later_tokens_cannot_poison_earlier_rows() {
     for entry in entries() {
         let (q_len, heads, head_dim) = (150, 3, 32);
         let mut random = Random(5);
-        let mut tensors = [(); 3].map(|()| {
-            Buffer::new([1, q_len, heads, head_dim], q_len, &mut random)
-        });
+        let mut tensors =
+            [(); 3].map(|()| Buffer::new([1, q_len, heads, head_dim], q_len, &mut random));
         for tensor in &mut tensors {
             for at in tensor.each_index() {
                 let index = tensor.index(at);
@@ -421,9 +422,11 @@ fn results_do_not_depend_on_threads_or_run() {
                     let mut random = Random(3);
                     let mut tensor = |rows: usize, heads: usize| {
                         let mut random = Random(random.next());
-                        Buffer::new([1, rows, heads, 64], rows, &mut Random(1)).fill(|| random.normal())
+                        Buffer::new([1, rows, heads, 64], rows, &mut Random(1))
+                            .fill(|| random.normal())
                     };
-                    let (mut q, mut k, mut v) = (tensor(q_len, 4), tensor(kv_len, 2), tensor(kv_len, 2));
+                    let (mut q, mut k, mut v) =
+                        (tensor(q_len, 4), tensor(kv_len, 2), tensor(kv_len, 2));
                     let mut output = vec![0.0f32; q_len * 4 * 64];
                     let desc = kfa_attention_desc {
                         q_len: q_len as i32,
@@ -459,7 +462,8 @@ fn table_lists_flash_before_standard_and_strong_before_weak() {
         .collect();
     assert!(order.is_sorted_by_key(|(standard, _)| *standard));
     for names in TABLE.windows(2) {
-        let [a, b] = [names[0].name(), names[1].name()].map(|name| name.rsplit_once('.').unwrap().0);
+        let [a, b] =
+            [names[0].name(), names[1].name()].map(|name| name.rsplit_once('.').unwrap().0);
         assert!(a != b || names[0].kernels.isa > names[1].kernels.isa);
     }
     assert!(entries().any(|entry| entry.kernels.isa == Isa::Portable));
@@ -498,7 +502,8 @@ fn exponential_is_accurate_to_two_ulp() {
         for step in 0..20_000 {
             let x = -17.5 - step as f32 * (87.0 - 17.5) / 20_000.0;
             let (got, want) = (exp_through(entry.kernels, x), f64::from(x).exp());
-            let ulp = f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
+            let ulp =
+                f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
             let error = (f64::from(got) - want).abs() / ulp;
             assert!(error <= 2.0, "{}: e^{x} is {got}, off by {error} ulp", entry.name());
         }

@@ -1,83 +1,112 @@
-//! The library's own threads: tasks are claimed from a counter by the caller and pool workers.
+//! The library's own threads: tasks are claimed from a counter by the caller and its helpers.
+//!
+//! Long work (prefill) goes through a private rayon pool; short work (decode) through a team that
+//! spins before it parks. Both start on first use.
 
-use arc_swap::ArcSwapOption;
-use std::cell::RefCell;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread::available_parallelism;
-
+use crate::cpu::team::Team;
 use crate::error::{Error, Result, Status};
 use crate::log;
+use arc_swap::ArcSwapOption;
+use std::cell::RefCell;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::thread::available_parallelism;
+use std::time::Duration;
 
-/// Below this many bytes of work, waking a worker costs more than it saves (tens of
-/// microseconds, in which one core reads about this much).
-const WORTH_WAKING: usize = 512 * 1024;
+/// Below this many bytes the caller works alone: even a spinning helper's caches are cold.
+const WORTH_SHARING: usize = 64 * 1024;
+/// From this many bytes on, waking rayon's workers (tens of microseconds) is lost in the work.
+const WORTH_WAKING: usize = 16 * 1024 * 1024;
+/// How long decode's helpers spin after a call; an engine's next layer comes within that time.
+const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 
-/// Threads that a call may use, and the workers among them (the caller is the other one).
-struct Team {
-    threads: usize,
-    workers: Option<rayon::ThreadPool>,
+/// The threads of one setting, the caller counted as one.
+struct Threads {
+    count: usize,
+    pool: OnceLock<Option<rayon::ThreadPool>>,
+    team: OnceLock<Option<Team>>,
 }
 
-static TEAM: ArcSwapOption<Team> = ArcSwapOption::const_empty();
+static THREADS: ArcSwapOption<Threads> = ArcSwapOption::const_empty();
 
 /// The number of threads that calls use, the caller included.
-pub fn count() -> Result<usize> {
-    Ok(team()?.threads)
+pub fn count() -> usize {
+    threads().count
 }
 
 /// Sets the number of threads; running calls finish with the old ones.
-pub fn set_count(threads: usize) -> Result<()> {
-    TEAM.store(Some(Arc::new(Team::new(threads)?)));
+pub fn set_count(count: usize) -> Result<()> {
+    let threads = Threads { count, pool: OnceLock::new(), team: OnceLock::new() };
+    // Started here and not on first use, so that the caller who asked hears of a failure.
+    if count > 1 && threads.team().is_none() {
+        return Err(Error {
+            status: Status::OutOfMemory,
+            message: format!("threads is {count}; the system could not start that many"),
+        });
+    }
+    THREADS.store(Some(Arc::new(threads)));
     Ok(())
 }
 
-impl Team {
-    fn new(threads: usize) -> Result<Self> {
-        let workers = (threads > 1)
-            .then(|| {
-                rayon::ThreadPoolBuilder::new()
-                    .num_threads(threads - 1)
-                    .thread_name(|index| format!("kfa-{index}"))
-                    .build()
-            })
-            .transpose()
-            .map_err(|cause| Error {
-                status: Status::OutOfMemory,
-                message: format!("could not start {} worker threads: {cause}", threads - 1),
-            })?;
-        Ok(Self { threads, workers })
-    }
-}
-
-fn team() -> Result<Arc<Team>> {
-    if let Some(team) = TEAM.load_full() {
-        return Ok(team);
-    }
-    let team = Arc::new(Team::new(default_count())?);
-    // Another thread may have been first; its team is as good.
-    TEAM.compare_and_swap(&None::<Arc<Team>>, Some(team));
-    TEAM.load_full().ok_or_else(|| Error {
-        status: Status::Internal,
-        message: "the thread team vanished".to_owned(),
+fn threads() -> Arc<Threads> {
+    THREADS.load_full().unwrap_or_else(|| {
+        let fresh = Arc::new(Threads {
+            count: default_count(),
+            pool: OnceLock::new(),
+            team: OnceLock::new(),
+        });
+        // Another thread may have been first; then its setting is the one that counts.
+        let previous = THREADS.compare_and_swap(&None::<Arc<Threads>>, Some(Arc::clone(&fresh)));
+        previous.as_ref().map_or(fresh, Arc::clone)
     })
 }
 
-/// The CPUs that the process may use, lowered by `KFA_NUM_THREADS`.
+impl Threads {
+    fn pool(&self) -> Option<&rayon::ThreadPool> {
+        let start = || {
+            rayon::ThreadPoolBuilder::new()
+                .num_threads(self.count - 1)
+                .thread_name(|index| format!("kfa-prefill-{index}"))
+                .build()
+                .map_err(|cause| log::warning(&format!("prefill runs on one thread: {cause}")))
+                .ok()
+        };
+        self.pool.get_or_init(start).as_ref()
+    }
+
+    fn team(&self) -> Option<&Team> {
+        let start = || {
+            Team::new(self.count - 1, spin())
+                .map_err(|cause| log::warning(&format!("decode runs on one thread: {cause}")))
+                .ok()
+        };
+        self.team.get_or_init(start).as_ref()
+    }
+}
+
+/// The CPUs that the process may use (affinity and cgroup quota), lowered by `KFA_NUM_THREADS`.
 fn default_count() -> usize {
     let available = available_parallelism().map_or(1, usize::from);
-    match std::env::var("KFA_NUM_THREADS") {
-        Err(_) => available,
-        Ok(text) => match text.parse::<usize>() {
-            Ok(asked) if asked >= 1 => asked.min(available),
-            _ => {
-                log::warning(&format!(
-                    "KFA_NUM_THREADS={text}: expected a number of at least 1; using {available}"
-                ));
-                available
-            }
-        },
+    match from_environment("KFA_NUM_THREADS") {
+        Some(asked) if asked >= 1 => available.min(asked),
+        _ => available,
     }
+}
+
+/// Decode's spin time: `KFA_SPIN_MICROSECONDS`, or the default.
+fn spin() -> Duration {
+    from_environment("KFA_SPIN_MICROSECONDS")
+        .map_or(DEFAULT_SPIN, |asked| Duration::from_micros(asked as u64))
+}
+
+/// A number from the environment; says so if it is none.
+fn from_environment(name: &str) -> Option<usize> {
+    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
+    let number = text.parse().ok();
+    if number.is_none() {
+        log::warning(&format!("{name}={text}: expected a whole number; using the default"));
+    }
+    number
 }
 
 /// Runs `body(task, scratch)` for every task; scratch holds `scratch_floats`, contents undefined.
@@ -102,15 +131,26 @@ pub fn run(
             }
         });
     };
-    let team = if tasks > 1 && bytes >= WORTH_WAKING { team().ok() } else { None };
-    match team.as_deref() {
-        Some(Team { threads, workers: Some(workers) }) => workers.in_place_scope(|scope| {
-            for _ in 1..tasks.min(*threads) {
+    if tasks == 1 || bytes < WORTH_SHARING {
+        return claim_all();
+    }
+    let threads = threads();
+    let helpers = (tasks - 1).min(threads.count - 1);
+    if helpers == 0 {
+        claim_all();
+    } else if bytes >= WORTH_WAKING
+        && let Some(pool) = threads.pool()
+    {
+        pool.in_place_scope(|scope| {
+            for _ in 0..helpers {
                 scope.spawn(|_| claim_all());
             }
             claim_all();
-        }),
-        _ => claim_all(),
+        });
+    } else if let Some(team) = threads.team() {
+        team.run(helpers, &claim_all);
+    } else {
+        claim_all();
     }
 }
 

@@ -32,6 +32,8 @@ pub trait Vector: Copy {
     unsafe fn scale_by_power_of_two(self, exponent: Self) -> Self;
     unsafe fn reduce_add(self) -> f32;
     unsafe fn reduce_max(self) -> f32;
+    /// Hints that the cache line at `address` is read soon; any address is allowed.
+    unsafe fn prefetch(address: *const f32);
 }
 
 /// Below this, e^x counts as 0: it is under 2^-125, against row sums of at least 1.
@@ -47,8 +49,9 @@ const EXP_FLUSH: f32 = -87.0;
 #[inline(always)]
 pub unsafe fn exp_nonpositive<V: Vector>(x: V) -> V {
     const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
-    const LN2_HIGH: f32 = 0.693_359_375; // few bits, so that n * LN2_HIGH is exact
+    const LN2_HIGH: f32 = 0.693_359_4; // few bits, so that n * LN2_HIGH is exact
     const LN2_LOW: f32 = -2.121_944_4e-4;
+    // SAFETY: the caller's.
     unsafe {
         let flush = V::splat(EXP_FLUSH);
         let clamped = flush.max(x);
@@ -67,8 +70,7 @@ pub unsafe fn exp_nonpositive<V: Vector>(x: V) -> V {
 
 /// (e^r - 1 - r)/r² on |r| <= ln2/2, highest power first: Chebyshev fit of degree 4 rounded to
 /// float32, error 6.5e-8, so below an eighth of an ulp of e^r.
-const EXP_POLYNOMIAL: [f32; 5] =
-    [0.001_392_619_8, 0.008_363_19, 0.041_666_556, 0.166_665_76, 0.5];
+const EXP_POLYNOMIAL: [f32; 5] = [0.001_392_619_8, 0.008_363_19, 0.041_666_556, 0.166_665_76, 0.5];
 
 /// Loads up to `count` lanes, the rest zero.
 ///
@@ -76,9 +78,8 @@ const EXP_POLYNOMIAL: [f32; 5] =
 /// As [`Vector`].
 #[inline(always)]
 pub unsafe fn load_up_to<V: Vector>(from: *const f32, count: usize) -> V {
-    unsafe {
-        if count >= V::LANES { V::load(from) } else { V::load_partial(from, count) }
-    }
+    // SAFETY: the caller's.
+    unsafe { if count >= V::LANES { V::load(from) } else { V::load_partial(from, count) } }
 }
 
 /// Stores up to `count` lanes.
@@ -87,7 +88,6 @@ pub unsafe fn load_up_to<V: Vector>(from: *const f32, count: usize) -> V {
 /// As [`Vector`].
 #[inline(always)]
 pub unsafe fn store_up_to<V: Vector>(value: V, to: *mut f32, count: usize) {
-    unsafe {
-        if count >= V::LANES { value.store(to) } else { value.store_partial(to, count) }
-    }
+    // SAFETY: the caller's.
+    unsafe { if count >= V::LANES { value.store(to) } else { value.store_partial(to, count) } }
 }

@@ -17,7 +17,8 @@ unsafe fn mask(count: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - count).cast()) }
 }
 
-// SAFETY of every block below: the trait's contract gives AVX2, FMA and valid pointers.
+// The trait's contract gives every block below AVX2, FMA and valid pointers.
+#[allow(clippy::undocumented_unsafe_blocks)]
 impl Vector for F32x8 {
     const LANES: usize = 8;
 
@@ -78,7 +79,8 @@ impl Vector for F32x8 {
     #[inline(always)]
     unsafe fn reduce_add(self) -> f32 {
         unsafe {
-            let half = _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let half =
+                _mm_add_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
             let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
             _mm_cvtss_f32(_mm_add_ss(pair, _mm_movehdup_ps(pair)))
         }
@@ -86,10 +88,15 @@ impl Vector for F32x8 {
     #[inline(always)]
     unsafe fn reduce_max(self) -> f32 {
         unsafe {
-            let half = _mm_max_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
+            let half =
+                _mm_max_ps(_mm256_castps256_ps128(self.0), _mm256_extractf128_ps::<1>(self.0));
             let pair = _mm_max_ps(half, _mm_movehl_ps(half, half));
             _mm_cvtss_f32(_mm_max_ss(pair, _mm_movehdup_ps(pair)))
         }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(address: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
 }
 

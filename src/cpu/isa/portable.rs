@@ -34,8 +34,12 @@ impl Vector for F32x4 {
     }
     #[inline(always)]
     unsafe fn load_partial(from: *const f32, count: usize) -> Self {
-        // SAFETY: the caller vouches for `count` floats.
-        Self(std::array::from_fn(|lane| if lane < count { unsafe { *from.add(lane) } } else { 0.0 }))
+        let mut lanes = [0.0; 4];
+        for (lane, value) in lanes.iter_mut().enumerate().take(count) {
+            // SAFETY: the caller vouches for `count` floats.
+            *value = unsafe { *from.add(lane) };
+        }
+        Self(lanes)
     }
     #[inline(always)]
     unsafe fn store_partial(self, to: *mut f32, count: usize) {
@@ -86,6 +90,8 @@ impl Vector for F32x4 {
     unsafe fn reduce_max(self) -> f32 {
         self.0.into_iter().fold(f32::NEG_INFINITY, |a, b| if a > b { a } else { b })
     }
+    #[inline(always)]
+    unsafe fn prefetch(_address: *const f32) {}
 }
 
 instantiate!(Isa::Portable, F32x4, key_rows = 4, value_rows = 6);

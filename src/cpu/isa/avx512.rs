@@ -1,0 +1,87 @@
+//! AVX-512 F and DQ: 16 lanes, 32 registers, masks for partial vectors.
+
+use crate::cpu::isa::{Isa, instantiate};
+use crate::cpu::vector::Vector;
+use std::arch::x86_64::*;
+
+#[derive(Clone, Copy)]
+struct F32x16(__m512);
+
+/// A mask of the first `count` lanes.
+#[inline(always)]
+fn first(count: usize) -> __mmask16 {
+    debug_assert!(count < 16);
+    (1 << count) - 1
+}
+
+// The trait's contract gives every block below AVX-512 and valid pointers.
+#[allow(clippy::undocumented_unsafe_blocks)]
+impl Vector for F32x16 {
+    const LANES: usize = 16;
+
+    #[inline(always)]
+    unsafe fn splat(value: f32) -> Self {
+        unsafe { Self(_mm512_set1_ps(value)) }
+    }
+    #[inline(always)]
+    unsafe fn load(from: *const f32) -> Self {
+        unsafe { Self(_mm512_loadu_ps(from)) }
+    }
+    #[inline(always)]
+    unsafe fn store(self, to: *mut f32) {
+        unsafe { _mm512_storeu_ps(to, self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_partial(from: *const f32, count: usize) -> Self {
+        unsafe { Self(_mm512_maskz_loadu_ps(first(count), from)) }
+    }
+    #[inline(always)]
+    unsafe fn store_partial(self, to: *mut f32, count: usize) {
+        unsafe { _mm512_mask_storeu_ps(to, first(count), self.0) }
+    }
+    #[inline(always)]
+    unsafe fn add(self, other: Self) -> Self {
+        unsafe { Self(_mm512_add_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    unsafe fn sub(self, other: Self) -> Self {
+        unsafe { Self(_mm512_sub_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    unsafe fn mul(self, other: Self) -> Self {
+        unsafe { Self(_mm512_mul_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    unsafe fn max(self, other: Self) -> Self {
+        unsafe { Self(_mm512_max_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
+    unsafe fn mul_add(self, factor: Self, addend: Self) -> Self {
+        unsafe { Self(_mm512_fmadd_ps(self.0, factor.0, addend.0)) }
+    }
+    #[inline(always)]
+    unsafe fn select_less(left: Self, right: Self, then: Self, otherwise: Self) -> Self {
+        unsafe {
+            let less = _mm512_cmp_ps_mask::<_CMP_LT_OQ>(left.0, right.0);
+            Self(_mm512_mask_blend_ps(less, otherwise.0, then.0))
+        }
+    }
+    #[inline(always)]
+    unsafe fn scale_by_power_of_two(self, exponent: Self) -> Self {
+        unsafe { Self(_mm512_scalef_ps(self.0, exponent.0)) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_add(self) -> f32 {
+        unsafe { _mm512_reduce_add_ps(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn reduce_max(self) -> f32 {
+        unsafe { _mm512_reduce_max_ps(self.0) }
+    }
+    #[inline(always)]
+    unsafe fn prefetch(address: *const f32) {
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+    }
+}
+
+instantiate!(Isa::Avx512, F32x16, key_rows = 8, value_rows = 12, features = "avx512f,avx512dq");

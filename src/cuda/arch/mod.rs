@@ -1,0 +1,1 @@
+//! Tile sizes and split counts, one file per architecture, and nowhere else.

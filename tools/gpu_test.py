@@ -1,0 +1,704 @@
+#!/usr/bin/env python3
+"""Tests the CUDA backend through the C API against a float64 oracle.
+
+    gpu_test.py [--only decode,graph] [--arch 80] [--list] [--verbose]
+
+Needs a GPU, PyTorch and the built library (KFA_LIB, or beside this file, or target/release).
+--only runs the tests whose name contains one of the words; --arch lowers KFA_CUDA_ARCH so that the
+kernels of an older architecture are forced. Prints a short table last; exits 1 on a failure.
+"""
+
+import argparse
+import collections
+import ctypes as c
+import itertools
+import math
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+
+arguments = argparse.ArgumentParser()
+arguments.add_argument("--only", default="")
+arguments.add_argument("--arch", default="")
+arguments.add_argument("--list", action="store_true")
+arguments.add_argument("--verbose", action="store_true")
+arguments.add_argument("--inner", default="", help="for the script itself: what a fresh process does")
+arguments = arguments.parse_args()
+if arguments.arch:
+    os.environ["KFA_CUDA_ARCH"] = arguments.arch
+
+import torch
+
+import kfa
+
+F32, F16, BF16 = torch.float32, torch.float16, torch.bfloat16
+NAME = {F32: "f32", F16: "f16", BF16: "bf16"}
+# Largest absolute error at unit-normal inputs. 16-bit: rounding of the output and of the weights.
+BOUND = {F32: 1e-5, F16: 2e-3, BF16: 1.6e-2}
+TESTS = []
+
+
+def test(group, *cases, **options):
+    """Registers a function under `group/case` for each case (label, arguments...)."""
+    def register(function):
+        for case in cases or [("",)]:
+            label = "/".join(filter(None, [group, case[0]]))
+            TESTS.append((label, lambda case=case: function(*case[1:], **options)))
+        return function
+    return register
+
+
+class Skip(Exception):
+    pass
+
+
+# ---- the oracle --------------------------------------------------------------------------------
+
+def oracle(q, k, v, causal=True, scale=0.0):
+    """Float64 output and LSE; every key of k is valid, the newest row sees all."""
+    batch, rows, heads, dim = q.shape
+    keys = k.shape[1]
+    group = heads // k.shape[2]
+    scale = scale or 1 / math.sqrt(dim)
+    out = torch.empty(q.shape, dtype=torch.float64, device=q.device)
+    lse = torch.empty(batch, heads, rows, dtype=torch.float64, device=q.device)
+    hidden = None
+    if causal:
+        last = torch.arange(rows, device=q.device)[:, None] + keys - rows
+        hidden = torch.arange(keys, device=q.device)[None, :] > last
+    for b, h in itertools.product(range(batch), range(k.shape[2])):
+        heads_of = slice(h * group, (h + 1) * group)
+        s = torch.einsum("rgd,kd->grk", q[b, :, heads_of].double(), k[b, :, h].double()) * scale
+        if causal:
+            s.masked_fill_(hidden, -math.inf)
+        l = torch.logsumexp(s, -1)
+        weights = torch.where(l.isinf()[..., None], torch.zeros_like(s), torch.exp(s - l[..., None]))
+        out[b, :, heads_of] = torch.einsum("grk,kd->rgd", weights, v[b, :, h].double())
+        lse[b, heads_of] = l
+    return out, lse
+
+
+def compare(got, want, bound, what):
+    got = got.double()
+    assert not got.isnan().any(), f"{what}: NaN in {int(got.isnan().sum())} of {got.numel()} elements"
+    same = (got == want) | ((got - want).abs() <= bound)
+    if not same.all():
+        error = (got - want).abs()
+        where = torch.nonzero(~same)[0].tolist()
+        raise AssertionError(
+            f"{what}: {int((~same).sum())} of {same.numel()} elements off, largest error "
+            f"{float(error[~error.isnan()].max()):.3g} > {bound:g}, first at {where}: "
+            f"{float(got[tuple(where)]):.6g}, expected {float(want[tuple(where)]):.6g}"
+        )
+
+
+# ---- one problem, thoroughly -------------------------------------------------------------------
+
+def place(shape, dtype, layout, fill, seed=None):
+    """A view of `shape` in memory of its own with `fill` all around; returns (view, memory)."""
+    b, n, h, d = shape
+    extra = 64
+    if layout == "packed":
+        strides, offset = (n * h * d, h * d, d), extra
+    elif layout == "misaligned":  # one element off every vector boundary
+        strides, offset = (n * h * d, h * d, d), extra + 1
+    elif layout == "odd":  # rows and heads fall on odd elements
+        strides, offset = (n * (h * (d + 1) + 1), h * (d + 1) + 1, d + 1), extra + 1
+    elif layout == "headmajor":  # [batch, heads, rows, head_dim]
+        strides, offset = (h * n * d, d, n * d), extra
+    elif layout == "fused":  # rows of a wider buffer, as in one query-key-value projection
+        strides, offset = (n * 3 * h * d, 3 * h * d, d), extra + h * d // 8 * 8
+    size = offset + sum((s - 1) * t for s, t in zip((b, n, h), strides)) + d + extra
+    memory = torch.full((size,), fill, dtype=dtype, device="cuda")
+    view = memory.as_strided(shape, (*strides, 1), offset)
+    if seed is not None:
+        generator = torch.Generator("cuda").manual_seed(seed)
+        view.copy_(torch.randn(shape, generator=generator, device="cuda"))
+    return view, memory
+
+
+KERNELS = collections.Counter()
+WORST = {}
+
+
+def problem(b, q_len, kv_len, heads, kv_heads, dim, dtype=F16, kv_dtype=None, causal=True, mode=kfa.AUTO,
+            layout="packed", lse=True, pos=False, inplace=False, scale=0.0, spare=7, flash=False):
+    """Runs one problem with everything around it poisoned, twice, and compares."""
+    kv_dtype = kv_dtype or dtype
+    q, q_memory = place((b, q_len, heads, dim), dtype, layout, math.nan, 1)
+    original = q.clone()
+    k, k_memory = place((b, kv_len + spare, kv_heads, dim), kv_dtype, layout, math.nan, 2)
+    v, v_memory = place((b, kv_len + spare, kv_heads, dim), kv_dtype, layout, math.nan, 3)
+    k[:, kv_len:], v[:, kv_len:] = math.nan, math.nan
+    out, out_memory = (q, q_memory) if inplace else place(q.shape, dtype, layout, math.nan)
+    l = torch.full((b, heads, q_len), math.nan, device="cuda") if lse else None
+    position = torch.tensor([kv_len - 1], dtype=torch.int32, device="cuda") if pos else None
+    capacity = kv_len + spare if pos else kv_len
+    d = kfa.desc(q, k, v, out, kv_len=capacity, causal=causal, mode=mode, lse=l, pos=position, scale=scale)
+    explained = kfa.explain(d).splitlines()[0]
+    if flash and "flash" not in explained:
+        raise Skip("no flash kernel: " + "; ".join(kfa.explain(d).splitlines()[1:]))
+    guard = 256
+    memory = torch.full((kfa.workspace_size(d) + guard,), 255, dtype=torch.uint8, device="cuda")
+    used = memory.numel() - guard
+    d.workspace, d.workspace_size = (memory.data_ptr() if used else None), used
+    kfa.forward(d)
+    kernel = kfa.last_kernel()
+    assert kernel == explained, f"explain said {explained}, {kernel} ran"
+    first = out.clone()
+    first_lse = l.clone() if lse else None
+    want, want_lse = oracle(original, k[:, :kv_len], v[:, :kv_len], causal, scale)
+    what = f"{kernel} b{b} q{q_len} kv{kv_len} {heads}/{kv_heads}/{dim} {NAME[dtype]}/{NAME[kv_dtype]}"
+    compare(first, want, BOUND[dtype], what)
+    if lse:
+        compare(first_lse, want_lse, 1e-5 * max(1, math.log(kv_len)) if dtype == F32 else 2e-3 if dtype == F16 else 1.6e-2, what + " lse")
+    # A second run over a workspace full of the first run's leftovers gives the same bits.
+    if inplace:
+        q.copy_(original)
+    kfa.forward(d)
+    torch.cuda.synchronize()
+    assert torch.equal(out, first), what + ": a second run differs"
+    if lse:
+        assert torch.equal(l, first_lse), what + ": a second run's LSE differs"
+    assert (memory[used:] == 255).all(), what + ": wrote past the workspace"
+    if not inplace:
+        assert torch.equal(q, original), what + ": wrote to the query"
+        out.fill_(math.nan)
+        assert out_memory.isnan().all(), what + ": wrote outside the output"
+    key = (kernel, NAME[dtype])
+    KERNELS[key] += 1
+    WORST[key] = max(WORST.get(key, 0.0), float((first.double() - want).abs().max()))
+
+
+def matrix(group, rows, **options):
+    for row in rows:
+        options_of = dict(options)
+        if isinstance(row[-1], dict):
+            options_of.update(row[-1])
+            row = row[:-1]
+        b, q_len, kv_len, heads, kv_heads, dim, dtype = row[:7]
+        kv = row[7] if len(row) > 7 else None
+        extras = " ".join(f"{k}={NAME.get(v, v)}" for k, v in options_of.items() if k not in ("mode", "flash"))
+        label = f"b{b} q{q_len} kv{kv_len} {heads}/{kv_heads}/{dim} {NAME[dtype]}{'/' + NAME[kv] if kv else ''} {extras}".strip()
+        TESTS.append((f"{group}/{label}", lambda a=(b, q_len, kv_len, heads, kv_heads, dim), t=dtype, kv=kv, o=options_of: problem(*a, dtype=t, kv_dtype=kv, **o)))
+
+
+SHAPES = [(1, 1, 1, 1), (2, 4, 2, 64), (1, 8, 8, 80), (1, 32, 8, 128), (2, 7, 7, 96), (1, 4, 4, 256), (1, 12, 2, 64)]
+ODD_DIMS = [1, 3, 8, 17, 40, 72, 100, 120, 160, 192, 320, 512]
+
+# Standard MHA: everything.
+matrix("standard", [(b, q, n, h, kv, d, t) for (b, h, kv, d) in SHAPES for t in (F32, F16, BF16)
+                    for q, n in ((1, 1), (1, 300), (5, 77), (64, 64))], mode=kfa.STANDARD)
+matrix("standard", [(1, 3, 50, 4, 2, d, t) for d in ODD_DIMS for t in (F32, F16)], mode=kfa.STANDARD)
+matrix("standard", [(1, 2, 90, 8, 2, 64, F32, kv) for kv in (F16, BF16)], mode=kfa.STANDARD)
+matrix("standard", [(2, 5, 77, 8, 2, 64, t, dict(layout=l)) for t in (F32, F16, BF16)
+                    for l in ("misaligned", "odd", "headmajor", "fused")], mode=kfa.STANDARD)
+matrix("standard", [(2, 5, 77, 8, 2, 64, F32, o) for o in (dict(causal=False), dict(lse=False), dict(pos=True), dict(inplace=True), dict(scale=0.5), dict(causal=False, pos=True))], mode=kfa.STANDARD)
+
+# Flash decode: q_len 1 to 16.
+LENGTHS = (1, 2, 31, 33, 127, 128, 129, 1000, 4097)
+matrix("decode", [(1, 1, n, 32, 8, 128, t) for n in LENGTHS for t in (F32, F16, BF16)], flash=True)
+matrix("decode", [(b, 1, n, h, kv, d, t) for (b, h, kv, d) in SHAPES for t in (F32, F16, BF16) for n in (5, 640)], flash=True)
+matrix("decode", [(1, 1, n, 32, 32, 128, t) for n in (16384,) for t in (F32, F16, BF16)], flash=True)
+matrix("decode", [(1, 1, n, 8, 8, 64, t) for n in (40000,) for t in (F32, F16, BF16)], flash=True)
+matrix("decode", [(32, 1, 513, 32, 8, 128, t) for t in (F32, F16, BF16)], flash=True)
+matrix("decode", [(1, 1, 700, 4, 2, d, t) for d in ODD_DIMS for t in (F32, F16)], flash=True)
+matrix("decode", [(1, q, n, 8, 2, d, t) for q in (2, 3, 8, 16) for n in (16, 1500) for d in (64, 128) for t in (F32, F16, BF16)], flash=True)
+matrix("decode", [(1, 1, 900, h, kv, 128, t) for h, kv in ((1, 1), (2, 1), (3, 1), (5, 1), (16, 1), (24, 2), (71, 1), (64, 4)) for t in (F32, F16)], flash=True)
+matrix("decode", [(1, 1, 600, 8, 2, d, F32, kv) for d in (64, 96, 128) for kv in (F16, BF16)], flash=True)
+matrix("decode", [(2, 1, 777, 8, 2, d, t, dict(layout=l)) for d in (64, 128) for t in (F32, F16, BF16)
+                  for l in ("misaligned", "odd", "headmajor", "fused")], flash=True)
+matrix("decode", [(2, q, 777, 8, 2, 128, t, o) for q in (1, 4) for t in (F32, F16) for o in
+                  (dict(causal=False), dict(lse=False), dict(pos=True), dict(pos=True, spare=3000), dict(inplace=True), dict(scale=0.5))], flash=True)
+matrix("decode", [(1, 8, 3, 8, 2, 64, t) for t in (F32, F16)], flash=True)  # rows that see no key
+
+# Flash prefill.
+matrix("prefill", [(1, n, n, 8, 2, d, t) for d in (64, 96, 128, 256) for n in (17, 64, 129, 1000) for t in (F32, F16, BF16)], flash=True)
+matrix("prefill", [(2, q, n, 4, 4, d, t) for d in (64, 128) for q, n in ((100, 100), (33, 500), (256, 1025), (64, 63)) for t in (F32, F16, BF16)], flash=True)
+matrix("prefill", [(1, 200, 333, 4, 2, d, t) for d in ODD_DIMS for t in (F32, F16)], flash=True)
+matrix("prefill", [(1, 300, 300, 4, 2, d, t, dict(causal=False)) for d in (64, 96, 128, 256) for t in (F32, F16, BF16)], flash=True)
+matrix("prefill", [(1, 2048, 4096, 4, 1, 128, t) for t in (F32, F16, BF16)], flash=True)
+matrix("prefill", [(2, 150, 277, 8, 2, d, t, dict(layout=l)) for d in (64, 128) for t in (F32, F16, BF16)
+                   for l in ("misaligned", "odd", "headmajor", "fused")], flash=True)
+matrix("prefill", [(2, 150, 277, 8, 2, 128, t, o) for t in (F32, F16) for o in
+                   (dict(causal=False), dict(lse=False), dict(pos=True), dict(pos=True, spare=300), dict(inplace=True), dict(scale=0.5))], flash=True)
+matrix("prefill", [(1, 90, 40, 4, 2, 64, t) for t in (F32, F16)], flash=True)  # rows that see no key
+matrix("prefill", [(1, 70, 130, 8, 2, 64, F32, kv) for kv in (F16, BF16)], flash=True)
+
+
+# ---- the API around it -------------------------------------------------------------------------
+
+def inputs(b=1, q_len=1, kv_len=256, heads=8, kv_heads=2, dim=64, dtype=F32, seed=0):
+    generator = torch.Generator("cuda").manual_seed(seed)
+    make = lambda n, h: torch.randn(b, n, h, dim, generator=generator, device="cuda").to(dtype)
+    return make(q_len, heads), make(kv_len, kv_heads), make(kv_len, kv_heads)
+
+
+def refused(status, words, function):
+    try:
+        function()
+    except kfa.Error as error:
+        assert error.status == status, f"status {error.status}, expected {status}: {error.message}"
+        for word in words:
+            assert word in error.message, f"{word!r} is not in: {error.message}"
+        return
+    raise AssertionError("was not refused")
+
+
+@test("api/errors")
+def errors():
+    q, k, v = inputs()
+    out = torch.full_like(q, 7.0)
+
+    def broken(**changes):
+        d = kfa.desc(q, k, v, out)
+        kfa.give_workspace(d)
+        for name, value in changes.items():
+            if name in ("query", "key", "value", "output"):
+                getattr(d, name).data = value
+            else:
+                setattr(d, name, value)
+        kfa.forward(d)
+
+    host = torch.zeros(k.numel())
+    pinned = torch.zeros(k.numel()).pin_memory()
+    for name in ("query", "key", "value", "output"):
+        refused(kfa.INVALID_ARGUMENT, [name, "not CUDA memory"], lambda: broken(**{name: host.data_ptr()}))
+        refused(kfa.INVALID_ARGUMENT, [name, "pinned host memory"], lambda: broken(**{name: pinned.data_ptr()}))
+    refused(kfa.INVALID_ARGUMENT, ["lse", "not CUDA memory"], lambda: broken(lse=host.data_ptr()))
+    refused(kfa.INVALID_ARGUMENT, ["device_index is 63"], lambda: broken(device_index=63))
+    refused(kfa.INVALID_ARGUMENT, ["workspace_size", "expected at least"],
+            lambda: broken(mode=kfa.STANDARD, workspace=None, workspace_size=0))
+    refused(kfa.UNSUPPORTED, ["softcap"], lambda: broken(softcap=1.0))
+    torch.cuda.synchronize()
+    assert (out == 7.0).all(), "an error wrote to the output"
+    if torch.cuda.device_count() > 1:
+        other = k.to("cuda:1")
+        refused(kfa.INVALID_ARGUMENT, ["key", "device 1"], lambda: broken(key=other.data_ptr()))
+
+
+@test("api/planning needs no pointers")
+def planning():
+    d = kfa.Desc()
+    kfa.check(kfa.lib.kfa_attention_desc_init(c.byref(d)))
+    d.device, d.q_len, d.kv_len, d.heads, d.kv_heads, d.head_dim = kfa.CUDA, 1, 1024, 8, 2, 64
+    assert kfa.explain(d).startswith("cuda."), kfa.explain(d)
+    kfa.workspace_size(d)
+    d.mode = kfa.STANDARD
+    assert kfa.workspace_size(d) == 4 * 8 * 1024
+
+
+@test("api/few scores at a time")
+def few_scores():
+    """Standard MHA runs with the scores of one query row, of all heads."""
+    q, k, v = inputs(2, 9, 50)
+    out = torch.full_like(q, math.nan)
+    d = kfa.desc(q, k, v, out, mode=kfa.STANDARD)
+    w = kfa.give_workspace(d)
+    d.workspace_size //= 4  # 2 of 9 rows
+    kfa.forward(d)
+    compare(out, oracle(q, k, v)[0], 1e-5, "standard")
+
+
+@test("api/managed memory and pinned pos")
+def pinned_pos():
+    q, k, v = inputs()
+    out = torch.full_like(q, math.nan)
+    pos = torch.tensor([99], dtype=torch.int32).pin_memory()
+    d = kfa.desc(q, k, v, out, pos=pos)
+    w = kfa.give_workspace(d)
+    kfa.forward(d)
+    torch.cuda.synchronize()
+    compare(out, oracle(q, k[:, :100], v[:, :100])[0], 1e-5, "pos in pinned memory")
+
+
+@test("api/merge")
+def merge():
+    q, k, v = inputs(2, 3, 200)
+    outs, lses = [], []
+    for part in (slice(0, 70), slice(70, 71), slice(71, 200)):
+        lses.append(torch.empty(2, 8, 3, device="cuda"))
+        outs.append(kfa.attention(q, k[:, part], v[:, part], causal=False, lse=lses[-1]))
+    empty = torch.full_like(outs[0], math.nan)
+    outs.append(empty)
+    lses.append(torch.full_like(lses[0], -math.inf))
+    out, lse = torch.full_like(q, math.nan), torch.full_like(lses[0], math.nan)
+    m = kfa.MergeDesc(c.sizeof(kfa.MergeDesc), kfa.CUDA, len(outs), 2, 3, 8, 64, 0)
+    m.outputs = (c.c_void_p * len(outs))(*(t.data_ptr() for t in outs))
+    m.lses = (c.c_void_p * len(lses))(*(t.data_ptr() for t in lses))
+    m.output, m.lse, m.stream = out.data_ptr(), lse.data_ptr(), torch.cuda.current_stream().cuda_stream
+    kfa.check(kfa.lib.kfa_attention_merge(c.byref(m)))
+    want, want_lse = oracle(q, k, v, causal=False)
+    compare(out, want, 1e-5, "merged")
+    compare(lse, want_lse, 2e-5, "merged lse")
+
+
+@test("streams/side stream, null stream, per-thread stream", )
+def streams():
+    q, k, v = inputs(kv_len=3000)
+    want = oracle(q, k, v)[0]
+    side = torch.cuda.Stream()
+    torch.cuda.synchronize()
+    for handle in (side.cuda_stream, 0, 2):
+        for mode in (kfa.AUTO, kfa.STANDARD):
+            out = torch.full_like(q, math.nan)
+            torch.cuda.synchronize()
+            d = kfa.desc(q, k, v, out, mode=mode)
+            d.stream = handle
+            w = kfa.give_workspace(d)
+            torch.cuda.synchronize()
+            kfa.forward(d)
+            torch.cuda.synchronize()
+            compare(out, want, 1e-5, f"stream {handle:#x}")
+
+
+@test("streams/ordered with the caller's work, never synchronised")
+def ordered():
+    """The call returns while its stream still sleeps, and computes with what is written later."""
+    q, k, v = inputs(kv_len=512)
+    late = torch.zeros_like(q)
+    out = torch.full_like(q, math.nan)
+    d = kfa.desc(late, k, v, out)
+    w = kfa.give_workspace(d)
+    kfa.forward(d)
+    torch.cuda.synchronize()
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        d.stream = side.cuda_stream
+        torch.cuda._sleep(400_000_000)  # about 0.2 s
+        late.copy_(q)
+        begin = time.perf_counter()
+        kfa.forward(d)
+        host = time.perf_counter() - begin
+        asleep = not side.query()
+    side.synchronize()
+    assert asleep and host < 0.05, f"the call waited: {host:.3f} s"
+    compare(out, oracle(q, k, v)[0], 1e-5, "ordered")
+
+
+@test("streams/two streams at once", ("flash", kfa.AUTO), ("standard", kfa.STANDARD))
+def two_streams(mode):
+    jobs = []
+    for seed in (1, 2):
+        q, k, v = inputs(kv_len=2000, seed=seed)
+        stream = torch.cuda.Stream()
+        out = torch.full_like(q, math.nan)
+        d = kfa.desc(q, k, v, out, mode=mode, stream=stream.cuda_stream)
+        jobs.append((d, kfa.give_workspace(d), out, oracle(q, k, v)[0], (q, k, v, stream)))
+    torch.cuda.synchronize()
+    for _ in range(50):
+        for d, *_ in jobs:
+            kfa.forward(d)
+    torch.cuda.synchronize()
+    for _, _, out, want, _ in jobs:
+        compare(out, want, 1e-5, "two streams")
+
+
+@test("streams/two host threads", ("descriptions",))
+def two_threads():
+    """Also through the getters, whose scratch the library owns."""
+    torch.cuda.synchronize()
+    failures = []
+
+    def work(seed):
+        try:
+            stream = torch.cuda.Stream()
+            kernel = kfa.lib.kfa_get_flash_attention_kernel(kfa.CUDA)
+            with torch.cuda.stream(stream):
+                q, k, v = inputs(kv_len=1500, seed=seed)
+                want = oracle(q, k, v)[0]
+                out, out2 = torch.full_like(q, math.nan), torch.full_like(q, math.nan)
+                d = kfa.desc(q, k, v, out)
+                w = kfa.give_workspace(d)
+                for _ in range(200):
+                    kfa.forward(d)
+                    kfa.check(kernel(kfa.tensor(q), kfa.tensor(k), kfa.tensor(v), kfa.tensor(out2), 8, 2, 64, 1500,
+                                     1499, 0, 0.0, True, kfa.CUDA, stream.cuda_stream))
+                stream.synchronize()
+                compare(out, want, 1e-5, "thread")
+                compare(out2, want, 1e-5, "thread, getter")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    if failures:
+        raise failures[0]
+
+
+@test("streams/a thread without a context")
+def bare_thread():
+    """A thread that never touched CUDA: the primary context is pushed and popped."""
+    q, k, v = inputs(kv_len=300)
+    out = torch.full_like(q, math.nan)
+    d = kfa.desc(q, k, v, out)
+    w = kfa.give_workspace(d)
+    torch.cuda.synchronize()
+    cuda = c.CDLL("libcuda.so.1")
+    seen = []
+
+    def work():
+        context = c.c_void_p(1)
+        cuda.cuCtxGetCurrent(c.byref(context))
+        before = context.value
+        status = kfa.lib.kfa_attention_forward(c.byref(d))
+        cuda.cuCtxGetCurrent(c.byref(context))
+        seen.extend([before, status, context.value])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    torch.cuda.synchronize()
+    assert seen == [None, kfa.OK, None], f"context before, status, context after: {seen}"
+    compare(out, oracle(q, k, v)[0], 1e-5, "bare thread")
+
+
+# ---- the engine's interface --------------------------------------------------------------------
+
+LAYERS, CAPACITY, HEADS, KV_HEADS, DIM = 3, 400, 8, 2, 64
+
+
+def caches(seed=5):
+    generator = torch.Generator("cuda").manual_seed(seed)
+    make = lambda: torch.randn(LAYERS, CAPACITY, KV_HEADS, DIM, generator=generator, device="cuda")
+    return make(), make()
+
+
+def query(rows=1, seed=6):
+    return torch.randn(1, rows, HEADS, DIM, generator=torch.Generator("cuda").manual_seed(seed), device="cuda")
+
+
+def with_nan(cache, layer, pos):
+    """The cache as an engine has it: nothing valid beyond pos, in any layer."""
+    poisoned = torch.full_like(cache, math.nan)
+    poisoned[layer, : pos + 1] = cache[layer, : pos + 1]
+    return poisoned
+
+
+class Layer:
+    def __init__(self, stream=None):
+        self.handle = c.c_void_p()
+        kfa.check(kfa.lib.kfa_flash_attention_layer_create(
+            kfa.CUDA, 0, HEADS // KV_HEADS, KV_HEADS * DIM, CAPACITY, HEADS, DIM, 0.0, c.byref(self.handle)))
+        self.set("stream", torch.cuda.current_stream().cuda_stream if stream is None else stream)
+
+    def set(self, what, *values):
+        kfa.check(getattr(kfa.lib, "kfa_flash_attention_layer_set_" + what)(self.handle, *values))
+
+    def forward(self, q, k, v, out, layer, pos):
+        for index, t in enumerate((q, k, v)):
+            self.set("input", index, kfa.tensor(t))
+        self.set("output", 0, kfa.tensor(out))
+        self.set("pos", pos)
+        self.set("layer_idx", layer)
+        kfa.check(kfa.lib.kfa_flash_attention_layer_forward(self.handle))
+
+    def __del__(self):
+        kfa.lib.kfa_flash_attention_layer_destroy(self.handle)
+
+
+@test("engine/layer", ("decode", 1), ("chunk", 7), ("prefill", 200))
+def layer(rows):
+    k, v = caches()
+    layer = Layer()
+    for index in range(LAYERS):
+        for pos in {rows - 1, 250, CAPACITY - 1}:
+            q = query(rows)
+            out = torch.full_like(q, math.nan)
+            layer.forward(q, with_nan(k, index, pos), with_nan(v, index, pos), out, index, pos)
+            want = oracle(q, k[index : index + 1, : pos + 1], v[index : index + 1, : pos + 1])[0]
+            compare(out, want, 1e-5, f"layer {index} pos {pos} by {kfa.last_kernel()}")
+
+
+@test("engine/getters", ("decode", 1), ("chunk", 5))
+def getters(rows):
+    k, v = caches()
+    flash = kfa.lib.kfa_get_flash_attention_kernel(kfa.CUDA)
+    standard = kfa.lib.kfa_get_mha_kernel(kfa.CUDA)
+    stream = torch.cuda.current_stream().cuda_stream
+    score = torch.full((HEADS * CAPACITY * (2 if rows > 1 else 1),), math.nan, device="cuda")
+    for index, pos in ((0, rows - 1), (2, 311), (1, CAPACITY - 1)):
+        q = query(rows)
+        kk, vv = with_nan(k, index, pos), with_nan(v, index, pos)
+        want = oracle(q, k[index : index + 1, : pos + 1], v[index : index + 1, : pos + 1])[0]
+        out = torch.full_like(q, math.nan)
+        kfa.check(flash(kfa.tensor(q), kfa.tensor(kk), kfa.tensor(vv), kfa.tensor(out), HEADS, KV_HEADS, DIM, CAPACITY,
+                        pos, index, 0.0, True, kfa.CUDA, stream))
+        compare(out, want, 1e-5, f"flash getter by {kfa.last_kernel()}")
+        out.fill_(math.nan)
+        kfa.check(standard(pos, HEADS, index, CAPACITY, KV_HEADS * DIM, HEADS // KV_HEADS, DIM, kfa.tensor(out),
+                           kfa.tensor(q), kfa.tensor(score), kfa.tensor(kk), kfa.tensor(vv), kfa.CUDA, stream))
+        compare(out, want, 1e-5, "mha getter")
+        assert "standard_mha" in kfa.last_kernel()
+
+
+# ---- graphs ------------------------------------------------------------------------------------
+
+def replay_model(mode, dtype=F32, warm=True):
+    """Decode of all layers captured once, replayed for every token with pos in device memory."""
+    k, v = (t.to(dtype) for t in caches())
+    live_k, live_v = torch.full_like(k, math.nan), torch.full_like(v, math.nan)
+    qs = torch.zeros(LAYERS, 1, HEADS, DIM, device="cuda", dtype=dtype)
+    outs = torch.full_like(qs, math.nan)
+    pos = torch.zeros(1, dtype=torch.int32, device="cuda")
+    stream = torch.cuda.Stream()
+    descs, keep = [], []
+    for i in range(LAYERS):
+        d = kfa.desc(qs[i : i + 1], live_k[i : i + 1], live_v[i : i + 1], outs[i : i + 1], mode=mode, pos=pos,
+                     stream=stream.cuda_stream)
+        if warm:
+            keep.append(kfa.give_workspace(d))
+        else:
+            keep.append(torch.empty(1 << 20, dtype=torch.uint8, device="cuda"))
+            d.workspace, d.workspace_size = keep[-1].data_ptr(), keep[-1].numel()
+        descs.append(d)
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph, stream=stream):
+        for d in descs:
+            kfa.forward(d)
+    kernel = kfa.last_kernel()
+    for token in (0, 1, 2, 30, 31, 32, 33, 130, 256, CAPACITY - 1):
+        live_k[:, : token + 1], live_v[:, : token + 1] = k[:, : token + 1], v[:, : token + 1]
+        generator = torch.Generator("cuda").manual_seed(token)
+        qs.copy_(torch.randn(qs.shape, generator=generator, device="cuda"))
+        pos.fill_(token)
+        outs.fill_(math.nan)
+        graph.replay()
+        torch.cuda.synchronize()
+        want = oracle(qs, live_k[:, : token + 1], live_v[:, : token + 1])[0]
+        compare(outs, want, BOUND[dtype], f"{kernel} replayed at pos {token}")
+
+
+@test("graph/pos in device memory", ("flash f32", kfa.AUTO, F32), ("flash f16", kfa.AUTO, F16), ("flash bf16", kfa.AUTO, BF16),
+      ("standard f32", kfa.STANDARD, F32))
+def graph_pos(mode, dtype):
+    replay_model(mode, dtype)
+
+
+@test("graph/layer", ("decode", 1), ("prefill", 64))
+def graph_layer(rows):
+    k, v = caches()
+    q = query(rows)
+    out = torch.full_like(q, math.nan)
+    stream = torch.cuda.Stream()
+    layer = Layer(stream.cuda_stream)
+    graph = torch.cuda.CUDAGraph()
+    torch.cuda.synchronize()
+    with torch.cuda.graph(graph, stream=stream):
+        layer.forward(q, k, v, out, 1, 300)
+    q.copy_(query(rows, 77))
+    graph.replay()
+    torch.cuda.synchronize()
+    compare(out, oracle(q, k[1:2, :301], v[1:2, :301])[0], 1e-5, "graph of a layer")
+
+
+@test("graph/first call of a process", ("descriptions", "desc"), ("layer", "layer"), ("fork", "fork"))
+def fresh(what):
+    """In a fresh process the first call of all happens inside the capture."""
+    run = subprocess.run([sys.executable, __file__, "--inner", what], capture_output=True, text=True)
+    assert run.returncode == 0, (run.stdout + run.stderr)[-1500:]
+
+
+def inner(what):
+    if what == "desc":
+        for mode in (kfa.STANDARD, kfa.AUTO):
+            replay_model(mode, F32, warm=False)
+    elif what == "layer":
+        graph_layer(1)
+    elif what == "fork":
+        q, k, v = inputs()
+        kfa.attention(q, k, v)
+        torch.cuda.synchronize()
+        child = os.fork()
+        if child == 0:
+            d = kfa.desc(q, k, v, q)
+            status = kfa.lib.kfa_attention_forward(c.byref(d))
+            message = kfa.lib.kfa_last_error_message().decode()
+            os._exit(0 if status == kfa.CUDA_ERROR and "forked" in message else 1)
+        assert os.waitpid(child, 0)[1] == 0, "a fork's call was not refused cleanly"
+
+
+# ---- host cost ---------------------------------------------------------------------------------
+
+HOST = []
+
+
+@test("host/cost of one call", ("flash", kfa.AUTO), ("standard", kfa.STANDARD))
+def host_cost(mode):
+    for kv_len in (128, 8192):
+        q, k, v = inputs(1, 1, kv_len, 32, 8, 128, F16)
+        out = torch.empty_like(q)
+        d = kfa.desc(q, k, v, out, mode=mode)
+        w = kfa.give_workspace(d)
+        call, reference = kfa.lib.kfa_attention_forward, c.byref(d)
+        best = math.inf
+        for _ in range(10):
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
+            for _ in range(100):
+                call(reference)
+            best = min(best, (time.perf_counter() - begin) / 100)
+        begin = time.perf_counter()
+        for _ in range(1000):
+            kfa.lib.kfa_version()
+        ctypes_cost = (time.perf_counter() - begin) / 1000
+        HOST.append(f"{kfa.last_kernel()} kv{kv_len}: {best * 1e6:.2f} us a call ({ctypes_cost * 1e6:.2f} of it ctypes)")
+
+
+# ---- main --------------------------------------------------------------------------------------
+
+def main():
+    if arguments.inner:
+        return inner(arguments.inner)
+    words = [w for w in arguments.only.split(",") if w]
+    chosen = [(n, f) for n, f in TESTS if not words or any(w in n for w in words)]
+    if arguments.list:
+        return print("\n".join(n for n, _ in chosen))
+    print(kfa.lib.kfa_build_info().decode())
+    if not torch.cuda.is_available():
+        sys.exit("gpu_test: no GPU here")
+    groups = collections.defaultdict(lambda: [0, 0, 0, 0.0])
+    failed = []
+    skipped = collections.Counter()
+    for name, function in chosen:
+        count = groups[name.split("/")[0]]
+        begin = time.perf_counter()
+        try:
+            function()
+            torch.cuda.synchronize()
+            count[0] += 1
+            if arguments.verbose:
+                print(f"ok      {name}")
+        except Skip as why:
+            count[1] += 1
+            skipped[f"{name.split('/')[0]}: {why}"] += 1
+            if arguments.verbose:
+                print(f"skipped {name}: {why}")
+        except Exception as error:
+            count[2] += 1
+            failed.append(name)
+            if len(failed) <= 25 or arguments.verbose:
+                print(f"FAILED  {name}: {error}" if isinstance(error, AssertionError) else f"FAILED  {name}:\n{traceback.format_exc()}")
+            if "CUDA error" in str(error) or "CUDA_ERROR" in str(error):
+                print("a CUDA error poisons the context: stopping here")
+                break
+        count[3] += time.perf_counter() - begin
+    for why, times in skipped.most_common(12):
+        print(f"skipped {times} x {why}")
+    for line in HOST:
+        print(line)
+    print(f"\n{'kernel':36} {'dtype':5} {'cases':>5}  largest error")
+    for (kernel, dtype), cases in sorted(KERNELS.items()):
+        print(f"{kernel:36} {dtype:5} {cases:5}  {WORST[kernel, dtype]:.2e}")
+    print(f"\n{'group':10} {'ok':>5} {'skip':>5} {'FAIL':>5}  seconds   ({torch.cuda.get_device_name()}, KFA_CUDA_ARCH={os.environ.get('KFA_CUDA_ARCH', '')})")
+    for group, (ok, skip, fail, seconds) in groups.items():
+        print(f"{group:10} {ok:5} {skip:5} {fail:5}  {seconds:7.1f}")
+    sys.exit(1 if failed else 0)
+
+
+main()
