@@ -13,9 +13,7 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         let major = env::var("CARGO_PKG_VERSION_MAJOR").unwrap();
-        println!(
-            "cargo:rustc-cdylib-link-arg=-Wl,-soname,libkuiper_flash_attention.so.{major}"
-        );
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libkuiper_flash_attention.so.{major}");
     }
     println!("cargo:rustc-env=KFA_BUILD_TARGET={}", env::var("TARGET").unwrap());
     println!("cargo:rustc-env=KFA_BUILD_PROFILE={}", env::var("PROFILE").unwrap());
@@ -93,7 +91,8 @@ mod cuda {
         }
         candidates.push(PathBuf::from("nvcc"));
         let wheels = fs::read_dir(root.join(".venv/lib")).into_iter().flatten().flatten();
-        candidates.extend(wheels.map(|python| python.path().join("site-packages/nvidia/cu13/bin/nvcc")));
+        candidates
+            .extend(wheels.map(|python| python.path().join("site-packages/nvidia/cu13/bin/nvcc")));
         candidates.iter().find(|nvcc| runs(nvcc)).cloned().ok_or_else(|| {
             "tried NVCC, CUDA_HOME, PATH and .venv; tools/setup-cuda installs one".to_owned()
         })
@@ -107,7 +106,8 @@ mod cuda {
     fn modules(nvcc: &Path, kernels: &Path, out: &Path) -> String {
         let archs = archs();
         let only = env::var("KFA_CUDA_ONLY").unwrap_or_default();
-        let wanted = |name: &str| only.is_empty() || only.split(',').any(|prefix| name.starts_with(prefix));
+        let wanted =
+            |name: &str| only.is_empty() || only.split(',').any(|prefix| name.starts_with(prefix));
         // Builds of all profiles share the compiled kernels: <target>/<profile>/build/<crate>/out.
         let cache = out.ancestors().nth(4).unwrap_or(out).join("kfa-kernels");
         fs::create_dir_all(&cache).unwrap();
@@ -123,7 +123,10 @@ mod cuda {
             let arch = folder.file_name().unwrap().to_str().unwrap().to_owned();
             let mut shared = common.clone();
             hash_headers(&mut shared, &folder);
-            for source in entries(&folder).into_iter().filter(|path| path.extension().is_some_and(|e| e == "cu")) {
+            for source in entries(&folder)
+                .into_iter()
+                .filter(|path| path.extension().is_some_and(|e| e == "cu"))
+            {
                 let name = format!("{arch}/{}", source.file_stem().unwrap().to_str().unwrap());
                 let (archs, ptx) = match arch.as_str() {
                     // The a in sm_90a: wgmma and setmaxnreg, for this one chip and no later one.
@@ -136,12 +139,17 @@ mod cuda {
                 let mut hasher = shared.clone();
                 fs::read(&source).unwrap().hash(&mut hasher);
                 (&name, &archs, flags(&name, &archs, ptx)).hash(&mut hasher);
-                let fatbin = cache.join(format!("{}-{:016x}.fatbin", name.replace('/', "-"), hasher.finish()));
+                let fatbin = cache.join(format!(
+                    "{}-{:016x}.fatbin",
+                    name.replace('/', "-"),
+                    hasher.finish()
+                ));
                 units.push(Unit { name, source, archs, ptx, fatbin });
             }
         }
 
-        let queue = Mutex::new(units.iter().filter(|unit| !unit.fatbin.exists()).collect::<Vec<_>>());
+        let queue =
+            Mutex::new(units.iter().filter(|unit| !unit.fatbin.exists()).collect::<Vec<_>>());
         let jobs = env::var("NUM_JOBS").ok().and_then(|jobs| jobs.parse().ok()).unwrap_or(2);
         std::thread::scope(|scope| {
             for _ in 0..jobs {
@@ -154,7 +162,9 @@ mod cuda {
             }
         });
 
-        let mut list = "pub const MISSING: Option<&str> = None;\npub static MODULES: &[Module] = &[\n".to_owned();
+        let mut list =
+            "pub const MISSING: Option<&str> = None;\npub static MODULES: &[Module] = &[\n"
+                .to_owned();
         for unit in &units {
             let fatbin = out.join(unit.name.replace('/', "-")).with_extension("fatbin");
             fs::copy(&unit.fatbin, &fatbin).unwrap();
@@ -206,7 +216,8 @@ mod cuda {
             .arg(&partial)
             .output()
             .unwrap();
-        let text = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned()
+            + &String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "nvcc failed on {}:\n{text}", unit.source.display());
         for line in text.lines() {
             println!("cargo:warning={}: {line}", unit.name);

@@ -16,8 +16,9 @@ impl DeviceScratch {
 pub fn available() -> Result<()> {
     Err(Error {
         status: Status::NoDevice,
-        message: "device is KFA_DEVICE_CUDA; this build has no CUDA kernels: the cuda feature is off"
-            .to_owned(),
+        message:
+            "device is KFA_DEVICE_CUDA; this build has no CUDA kernels: the cuda feature is off"
+                .to_owned(),
     })
 }
 

@@ -86,7 +86,8 @@ fn driver() -> Result<&'static Driver> {
     let found = DRIVER.get_or_init(|| {
         // A binding panics where the library or a function is missing. `start` asks before it
         // calls, so this is for what we did not foresee; a panic is a reason here, not a crash.
-        std::panic::catch_unwind(start).unwrap_or_else(|_| Err("the CUDA driver is incomplete".to_owned()))
+        std::panic::catch_unwind(start)
+            .unwrap_or_else(|_| Err("the CUDA driver is incomplete".to_owned()))
     });
     let driver = found.as_ref().map_err(|why| Error {
         status: Status::NoDevice,
@@ -211,7 +212,12 @@ fn place(pointer: *const c_void) -> Result<Place> {
     // SAFETY: as many values as attributes, each of its attribute's type. The call only looks the
     // address up; it is permitted during stream capture.
     let result = unsafe {
-        sys::cuPointerGetAttributes(3, which.as_mut_ptr(), values.as_mut_ptr(), pointer.addr() as u64)
+        sys::cuPointerGetAttributes(
+            3,
+            which.as_mut_ptr(),
+            values.as_mut_ptr(),
+            pointer.addr() as u64,
+        )
     };
     check(result, "cuPointerGetAttributes")?;
     const HOST: u32 = sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST as u32;
@@ -338,10 +344,8 @@ impl Context {
 
     /// The loaded module; `LOADING` is held and this context is current.
     fn module(&self, name: &str) -> Result<sys::CUmodule> {
-        let index = Module::index(name).ok_or_else(|| Error {
-            status: Status::Internal,
-            message: format!("this build has no kernels {name}"),
-        })?;
+        let index = Module::index(name)
+            .ok_or_else(|| Error::unsupported(format!("this build has no {name} kernels")))?;
         let mut module = self.modules[index].load(Ordering::Acquire);
         if module.is_null() {
             // SAFETY: the image is a whole fatbin that nvcc wrote, and lives for ever.
@@ -394,7 +398,8 @@ fn make_current(device: &Device) -> Result<(&'static Context, Pushed)> {
         primary = device.primary.load(Ordering::Acquire);
         if primary.is_null() {
             // SAFETY: the handle is a device's; the retained context is kept for ever.
-            let result = relaxed(|| unsafe { sys::cuDevicePrimaryCtxRetain(&mut primary, device.handle) });
+            let result =
+                relaxed(|| unsafe { sys::cuDevicePrimaryCtxRetain(&mut primary, device.handle) });
             check(result, "cuDevicePrimaryCtxRetain")?;
             device.primary.store(primary, Ordering::Release);
         }
@@ -472,7 +477,8 @@ impl Kernel {
             // Any dynamic shared memory that a launch asks for is permitted from here on. Setting
             // an attribute also makes a lazily loading driver load the kernel now.
             let mut fixed = 0;
-            match sys::cuFuncGetAttribute(&mut fixed, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function) {
+            match sys::cuFuncGetAttribute(&mut fixed, CU_FUNC_ATTRIBUTE_SHARED_SIZE_BYTES, function)
+            {
                 CUresult::CUDA_SUCCESS => {}
                 error => return error,
             }
@@ -538,7 +544,12 @@ impl Gpu {
     }
 
     /// Enqueues a kernel on the caller's stream.
-    pub fn launch<P: KernelParams>(&self, kernel: &Kernel, launch: Launch, params: &P) -> Result<()> {
+    pub fn launch<P: KernelParams>(
+        &self,
+        kernel: &Kernel,
+        launch: Launch,
+        params: &P,
+    ) -> Result<()> {
         let mut function = kernel.handles[self.context.slot].load(Ordering::Acquire);
         if function.is_null() {
             function = kernel.load(self)?;
@@ -551,12 +562,22 @@ impl Gpu {
             // parameter, of the kernel's type, before it returns.
             unsafe {
                 sys::cuLaunchKernel(
-                    function, x, y, z, block, 1, 1, shared, self.stream,
-                    values.as_mut_ptr(), null_mut(),
+                    function,
+                    x,
+                    y,
+                    z,
+                    block,
+                    1,
+                    1,
+                    shared,
+                    self.stream,
+                    values.as_mut_ptr(),
+                    null_mut(),
                 )
             }
         } else {
-            let mut attributes = [attribute_cluster(cluster.max(1)), attribute_dependent(dependent)];
+            let mut attributes =
+                [attribute_cluster(cluster.max(1)), attribute_dependent(dependent)];
             let config = sys::CUlaunchConfig {
                 gridDimX: x,
                 gridDimY: y,
@@ -592,7 +613,8 @@ fn attribute_cluster(blocks: u32) -> sys::CUlaunchAttribute {
 fn attribute_dependent(dependent: bool) -> sys::CUlaunchAttribute {
     // SAFETY: as above.
     let mut attribute: sys::CUlaunchAttribute = unsafe { std::mem::zeroed() };
-    attribute.id = sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
+    attribute.id =
+        sys::CUlaunchAttributeID_enum::CU_LAUNCH_ATTRIBUTE_PROGRAMMATIC_STREAM_SERIALIZATION;
     attribute.value.programmaticStreamSerializationAllowed = i32::from(dependent);
     attribute
 }

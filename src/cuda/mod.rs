@@ -158,7 +158,9 @@ fn refusal(p: &Problem, limits: &Limits) -> String {
     [Mode::Flash, Mode::Standard]
         .iter()
         .filter_map(|family| TABLE.iter().rfind(|entry| entry.family == *family))
-        .filter_map(|entry| entry.accepts(p, limits).err().map(|why| format!("{}: {why}", entry.name())))
+        .filter_map(|entry| {
+            entry.accepts(p, limits).err().map(|why| format!("{}: {why}", entry.name()))
+        })
         .collect::<Vec<_>>()
         .join("; ")
 }

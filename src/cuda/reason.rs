@@ -6,18 +6,38 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
     /// The caller asked for the other family of kernels.
-    ModeExcludes { mode: &'static str },
+    ModeExcludes {
+        mode: &'static str,
+    },
     /// `KFA_DISABLE_FLASH_ATTENTION` is set.
     FlashDisabled,
     /// The entry's level does not fit the device, or `KFA_CUDA_ARCH` excludes it.
-    Arch { needed: &'static str, arch: u32 },
+    Arch {
+        needed: &'static str,
+        arch: u32,
+    },
     /// The build left a module out, or compiled it for other devices.
-    NotBuilt { module: &'static str, capability: u32 },
+    NotBuilt {
+        module: &'static str,
+        capability: u32,
+    },
     #[allow(dead_code, reason = "for the flash kernels")]
-    QLen { q_len: usize, min: usize, max: usize },
-    HeadDim { head_dim: usize, max: usize },
+    QLen {
+        q_len: usize,
+        min: usize,
+        max: usize,
+    },
+    HeadDim {
+        head_dim: usize,
+        max: usize,
+    },
     /// The kernels have no variant of these types.
-    Dtypes { query: Dtype, key: Dtype, value: Dtype, output: Dtype },
+    Dtypes {
+        query: Dtype,
+        key: Dtype,
+        value: Dtype,
+        output: Dtype,
+    },
     /// Anything else, in a sentence that names the argument.
     Other(&'static str),
 }
@@ -44,10 +64,9 @@ impl fmt::Display for Reason {
             Reason::HeadDim { head_dim, max } => {
                 write!(f, "head_dim is {head_dim}; these kernels serve 1 to {max}")
             }
-            Reason::Dtypes { query, key, value, output } => write!(
-                f,
-                "no kernel for query {query}, key {key}, value {value}, output {output}"
-            ),
+            Reason::Dtypes { query, key, value, output } => {
+                write!(f, "no kernel for query {query}, key {key}, value {value}, output {output}")
+            }
             Reason::Other(sentence) => f.write_str(sentence),
         }
     }
