@@ -1,9 +1,9 @@
 //! Merging partial results over disjoint key sets: the combine step of split-KV as public API.
 
 use crate::capi::types::kfa_merge_desc;
-use crate::dispatch;
 use crate::error::{Error, Result};
 use crate::problem::{Device, positive};
+use crate::{cuda, dispatch};
 use std::slice;
 
 /// Merges `parts` partial outputs, each weighted by e^(its LSE - the largest LSE).
@@ -13,9 +13,6 @@ use std::slice;
 pub unsafe fn merge(desc: &kfa_merge_desc) -> Result<()> {
     let device = Device::from_c(desc.device, "device")?;
     dispatch::available(device)?;
-    if device == Device::Cuda {
-        return Err(Error::unsupported("merging on CUDA is not implemented in this version"));
-    }
     let parts = positive(desc.parts, "parts")?;
     let batch = positive(desc.batch, "batch")?;
     let q_len = positive(desc.q_len, "q_len")?;
@@ -51,27 +48,60 @@ pub unsafe fn merge(desc: &kfa_merge_desc) -> Result<()> {
             return Err(Error::invalid(format!("{name}[{part}] is NULL; expected an array")));
         }
     }
-    for row in 0..batch * heads * q_len {
-        let (sequence, head, position) = (row / (heads * q_len), row / q_len % heads, row % q_len);
-        let start = ((sequence * q_len + position) * heads + head) * head_dim;
-        // SAFETY: `row` and `start..start + head_dim` are inside the arrays' shapes. Every element
-        // is read from all parts before it is written, so `output` may be one of them.
-        unsafe {
-            let part_lse = |part: usize| *lses[part].add(row);
-            let max = (0..parts).map(part_lse).fold(f32::NEG_INFINITY, f32::max);
-            // A row that no part has keys for keeps weight 0 everywhere, so its output is 0.
-            let weight =
-                |part| if max == f32::NEG_INFINITY { 0.0 } else { (part_lse(part) - max).exp() };
-            let sum: f32 = (0..parts).map(weight).sum();
-            for d in start..start + head_dim {
-                let terms = (0..parts).filter(|part| weight(*part) > 0.0);
-                let total: f32 = terms.map(|part| weight(part) * *outputs[part].add(d)).sum();
-                *desc.output.add(d) = if sum > 0.0 { total / sum } else { 0.0 };
-            }
-            if !desc.lse.is_null() {
-                *desc.lse.add(row) = if sum > 0.0 { max + sum.ln() } else { f32::NEG_INFINITY };
+    let merge =
+        Merge { outputs, lses, output: desc.output, lse: desc.lse, batch, q_len, heads, head_dim };
+    match device {
+        // SAFETY: the caller's.
+        Device::Cpu => unsafe { merge.run_on_cpu() },
+        Device::Cuda => return cuda::merge(&merge, desc.stream),
+    }
+    Ok(())
+}
+
+/// A validated merge.
+pub struct Merge<'a> {
+    /// `[batch, q_len, heads, head_dim]` each, in the device's memory.
+    pub outputs: &'a [*const f32],
+    /// `[batch, heads, q_len]` each.
+    pub lses: &'a [*const f32],
+    pub output: *mut f32,
+    /// Null if none is wanted.
+    pub lse: *mut f32,
+    pub batch: usize,
+    pub q_len: usize,
+    pub heads: usize,
+    pub head_dim: usize,
+}
+
+impl Merge<'_> {
+    /// # Safety
+    /// The arrays are valid for the shapes.
+    unsafe fn run_on_cpu(&self) {
+        let Merge { outputs, lses, batch, q_len, heads, head_dim, .. } = *self;
+        let parts = outputs.len();
+        for row in 0..batch * heads * q_len {
+            let (sequence, head, position) =
+                (row / (heads * q_len), row / q_len % heads, row % q_len);
+            let start = ((sequence * q_len + position) * heads + head) * head_dim;
+            // SAFETY: `row` and `start..start + head_dim` are inside the arrays' shapes. Every element
+            // is read from all parts before it is written, so `output` may be one of them.
+            unsafe {
+                let part_lse = |part: usize| *lses[part].add(row);
+                let max = (0..parts).map(part_lse).fold(f32::NEG_INFINITY, f32::max);
+                // A row that no part has keys for keeps weight 0 everywhere, so its output is 0.
+                let weight = |part| {
+                    if max == f32::NEG_INFINITY { 0.0 } else { (part_lse(part) - max).exp() }
+                };
+                let sum: f32 = (0..parts).map(weight).sum();
+                for d in start..start + head_dim {
+                    let terms = (0..parts).filter(|part| weight(*part) > 0.0);
+                    let total: f32 = terms.map(|part| weight(part) * *outputs[part].add(d)).sum();
+                    *self.output.add(d) = if sum > 0.0 { total / sum } else { 0.0 };
+                }
+                if !self.lse.is_null() {
+                    *self.lse.add(row) = if sum > 0.0 { max + sum.ln() } else { f32::NEG_INFINITY };
+                }
             }
         }
     }
-    Ok(())
 }

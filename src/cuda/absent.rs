@@ -1,7 +1,9 @@
 //! Stands in for the CUDA backend in builds without the `cuda` feature.
 
 use crate::error::{Error, Result, Status};
+use crate::merge::Merge;
 use crate::problem::Problem;
+use std::ffi::c_void;
 
 /// The scratch of calls that never come.
 #[derive(Default)]
@@ -36,6 +38,10 @@ pub fn workspace_size(_: &Problem) -> Result<usize> {
 
 pub fn explain(_: &Problem) -> String {
     available().map_or_else(|error| format!("none: {error}\n"), |()| String::new())
+}
+
+pub fn merge(_: &Merge, _: *mut c_void) -> Result<()> {
+    available()
 }
 
 pub fn summary() -> String {

@@ -229,23 +229,29 @@ fn place(pointer: *const c_void) -> Result<Place> {
     })
 }
 
-/// The device that a problem's pointers belong to; refuses host pointers and mixed devices.
+/// A pointer of the caller's and the argument's name.
+type Pointer<'a> = (&'a str, *const c_void);
+
+fn pointers_of(p: &Problem) -> [Pointer<'static>; 7] {
+    [
+        ("query.data", p.query.data.cast_const().cast()),
+        ("key.data", p.key.data.cast_const().cast()),
+        ("value.data", p.value.data.cast_const().cast()),
+        ("output.data", p.output.data.cast_const().cast()),
+        ("lse", p.lse.cast_const().cast()),
+        ("workspace", p.workspace.cast_const().cast()),
+        ("pos_device", p.pos_device.cast()),
+    ]
+}
+
+/// The device that a call's pointers belong to; refuses host pointers and mixed devices.
 ///
 /// Null pointers (an absent LSE; every tensor while only planning) are passed over; `None` if that
 /// leaves nothing, or only managed memory without a home.
-fn locate(p: &Problem) -> Result<Option<i32>> {
-    let pointers: [(&str, *const c_void); 7] = [
-        ("query.data", p.query.data.cast()),
-        ("key.data", p.key.data.cast()),
-        ("value.data", p.value.data.cast()),
-        ("output.data", p.output.data.cast()),
-        ("lse", p.lse.cast()),
-        ("workspace", p.workspace.cast()),
-        ("pos_device", p.pos_device.cast()),
-    ];
+fn locate(pointers: &[Pointer], asked: Option<i32>) -> Result<Option<i32>> {
     let mut device: Option<(i32, &str)> = None;
     let mut home = None;
-    for (name, pointer) in pointers {
+    for &(name, pointer) in pointers {
         if pointer.is_null() {
             continue;
         }
@@ -275,7 +281,7 @@ fn locate(p: &Problem) -> Result<Option<i32>> {
         }
     }
     let found = device.map(|(ordinal, _)| ordinal);
-    match (p.device_index, found) {
+    match (asked, found) {
         (Some(asked), Some(ordinal)) if asked != ordinal => Err(Error::invalid(format!(
             "device_index is {asked}, but the tensors are memory of CUDA device {ordinal}"
         ))),
@@ -423,11 +429,16 @@ fn current() -> Result<(CUcontext, CUdevice)> {
     Ok((context, device))
 }
 
-/// The device that a problem is, or would be, served by: that of its pointers, else the one asked
-/// for, else that of the current context, else the first.
+/// The device that a problem is, or would be, served by.
 pub fn planned_device(p: &Problem) -> Result<&'static Device> {
+    device_of(&pointers_of(p), p.device_index)
+}
+
+/// The device of the pointers, else the one asked for, else that of the current context, else the
+/// first.
+fn device_of(pointers: &[Pointer], asked: Option<i32>) -> Result<&'static Device> {
     let driver = driver()?;
-    let ordinal = match locate(p)? {
+    let ordinal = match locate(pointers, asked)? {
         Some(ordinal) => ordinal,
         None => current()?.1.max(0),
     };
@@ -533,9 +544,14 @@ pub struct Gpu {
 
 /// Finds the problem's device, checks its pointers and makes the right context current.
 pub fn enter(p: &Problem) -> Result<Gpu> {
-    let device = planned_device(p)?;
+    enter_with(&pointers_of(p), p.device_index, p.stream)
+}
+
+/// [`enter`] for calls that are no attention problem.
+pub fn enter_with(pointers: &[Pointer], device: Option<i32>, stream: *mut c_void) -> Result<Gpu> {
+    let device = device_of(pointers, device)?;
     let (context, pushed) = make_current(device)?;
-    Ok(Gpu { device, context, stream: p.stream.cast(), _pushed: pushed })
+    Ok(Gpu { device, context, stream: stream.cast(), _pushed: pushed })
 }
 
 impl Gpu {

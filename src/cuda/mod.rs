@@ -2,6 +2,7 @@
 
 mod caps;
 mod driver;
+mod merge;
 mod modules;
 mod params;
 mod reason;
@@ -10,11 +11,13 @@ mod table;
 
 use crate::error::{self, Error, Result, Status};
 use crate::log;
+use crate::merge::Merge;
 use crate::problem::Problem;
 use crate::settings::{self, Mode};
 use caps::Caps;
 use driver::{Gpu, Scratch};
 use modules::{MISSING, MODULES};
+use std::ffi::c_void;
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use table::{Entry, Limits, TABLE};
@@ -106,6 +109,12 @@ pub fn explain(p: &Problem) -> String {
         None => "none: no CUDA kernel serves this problem\n".to_owned(),
     };
     first_line + &text
+}
+
+/// Enqueues a merge of partial results.
+pub fn merge(m: &Merge, stream: *mut c_void) -> Result<()> {
+    built()?;
+    merge::merge(m, stream)
 }
 
 /// Whether CUDA problems can be served at all.
