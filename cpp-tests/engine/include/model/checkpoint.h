@@ -1,9 +1,12 @@
 #ifndef KUIPER_MODEL_CHECKPOINT_H_
 #define KUIPER_MODEL_CHECKPOINT_H_
 #include <array>
+#include <memory>
 #include <string>
 
 #include "base/base.h"
+#include "base/buffer.h"
+#include "base/cuda_config.h"
 #include "model/config.h"
 
 namespace model {
@@ -34,6 +37,9 @@ class Checkpoint : public base::NoCopyable {
 
   base::Status open(const std::string& path);
 
+  // Copies all weights to the device, as one block; weight() points there from then on.
+  base::Status to_cuda(cudaStream_t stream);
+
   const TransformerConfig& config() const { return config_; }
   const float* weight(Weight which, int32_t layer = 0) const;
 
@@ -46,11 +52,13 @@ class Checkpoint : public base::NoCopyable {
   base::Status map(const std::string& path);
   base::Status read_config();
   base::Status lay_out_sections();
+  const void* mapped_weights() const;
 
   TransformerConfig config_;
   void* data_ = nullptr;
   size_t byte_size_ = 0;
   std::array<Section, static_cast<size_t>(Weight::kCount)> sections_;
+  std::unique_ptr<base::Buffer> cuda_weights_;
 };
 }  // namespace model
 #endif  // KUIPER_MODEL_CHECKPOINT_H_

@@ -4,6 +4,8 @@
 #include <string>
 #include <vector>
 
+#include "base/cuda.h"
+#include "base/cuda_config.h"
 #include "model/checkpoint.h"
 #include "op/encode.h"
 #include "op/layer.h"
@@ -48,9 +50,10 @@ class LlamaModel {
 
   const TransformerConfig& config() const { return checkpoint_.config(); }
   const op::EncodeLayer& tokenizer() const { return tokenizer_; }
-  // Of the last token that forward() ran, [vocab_size].
+  // Of the last token that forward() ran, [vocab_size], on the model's device.
   const tensor::Tensor& logits() const { return logits_; }
 
+  // On CUDA the device's time, by events.
   double attention_seconds() const { return attention_seconds_; }
   // Measured at the allocator; 0 for the flash path, which stores no scores.
   size_t score_storage_bytes() const { return score_storage_bytes_; }
@@ -61,6 +64,9 @@ class LlamaModel {
   base::Status attention(int32_t layer, int32_t pos, const tensor::Tensor& x);
   base::Status attention_mha(int32_t layer, int32_t newest_pos, const tensor::Tensor& query,
                              const tensor::Tensor& output);
+  base::Status timed_attention_mha(int32_t layer, int32_t newest_pos, const tensor::Tensor& query,
+                                   const tensor::Tensor& output);
+  cudaStream_t stream() const { return cuda_config_ ? cuda_config_->stream : nullptr; }
   base::Status feed_forward(int32_t layer, const tensor::Tensor& x);
 
   std::string token_path_;
@@ -68,17 +74,20 @@ class LlamaModel {
   AttentionPath attention_path_;
   int32_t max_rows_;
   base::DeviceType device_type_ = base::DeviceType::kDeviceUnknown;
+  std::shared_ptr<kernel::CudaConfig> cuda_config_;  // nullptr on the CPU
   Checkpoint checkpoint_;
   op::EncodeLayer tokenizer_;
   sampler::ArgmaxSampler sampler_;
   LlamaLayers layers_;
 
-  // Activations, [max_rows, …]; a forward() of fewer rows works on views.
+  // Activations, [max_rows, …]; a forward() of fewer rows works on views. Tokens and position are
+  // on the CPU, all else on the model's device.
   tensor::Tensor tokens_, pos_, embeddings_, normed_, query_, mha_output_, w1_output_, w3_output_;
-  tensor::Tensor sin_cache_, cos_cache_, score_storage_, logits_;
+  tensor::Tensor sin_cache_, cos_cache_, score_storage_, logits_, next_;
   tensor::Tensor key_cache_, value_cache_;  // [layer_num, seq_len, kv_dim]
 
   double attention_seconds_ = 0;
+  std::vector<std::unique_ptr<base::CudaTimer>> attention_timers_;  // of each layer, on CUDA
   size_t score_storage_bytes_ = 0;
 };
 }  // namespace model

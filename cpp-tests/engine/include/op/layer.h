@@ -101,13 +101,16 @@ class Layer : public BaseLayer {
   base::Status check_fp32(const tensor::Tensor& tensor, size_t size, const char* what) const;
   base::Status invalid(const std::string& message) const;
 
+  // Where CUDA work is enqueued; nullptr, the default stream, without a configuration.
+  cudaStream_t stream() const { return cuda_config_ ? cuda_config_->stream : nullptr; }
+
   // Checks the tensors, then calls what a kernel getter gave.
   template <typename Kernel, typename... Args>
   base::Status launch(Kernel* kernel, const Args&... args) const {
     RETURN_IF_ERROR(check());
     if (!kernel) return no_kernel();
     kernel(args...);
-    return base::error::Success();
+    return launched();
   }
 
   std::vector<tensor::Tensor> inputs_;
@@ -115,11 +118,12 @@ class Layer : public BaseLayer {
 
  private:
   base::Status no_kernel() const;
+  base::Status launched() const;
   base::Status run(std::initializer_list<const tensor::Tensor*> inputs,
                    const tensor::Tensor& output);
 };
 
-// A layer with weights, which stay in the caller's memory (the mapped checkpoint).
+// A layer with weights, which stay in the caller's memory (the checkpoint's).
 class LayerParam : public Layer {
  public:
   using Layer::Layer;

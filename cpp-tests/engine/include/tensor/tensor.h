@@ -5,6 +5,7 @@
 
 #include "base/base.h"
 #include "base/buffer.h"
+#include "base/cuda_config.h"
 
 namespace tensor {
 // A dense row-major array. Copies share the buffer, so a copy that is reshaped is a view.
@@ -43,6 +44,12 @@ class Tensor {
   bool assign(std::shared_ptr<base::Buffer> buffer);
   bool allocate(std::shared_ptr<base::DeviceAllocator> allocator, bool need_realloc = false);
 
+  // Moves this tensor to the device, into memory of its own; views of the old memory stay there.
+  // On the stream; returns when the copy is done. No change where it is there already, or on an
+  // error.
+  base::Status to_cuda(cudaStream_t stream = nullptr);
+  base::Status to_cpu(cudaStream_t stream = nullptr);
+
   // New dimensions over the same memory, which must be large enough.
   void reshape(const std::vector<int32_t>& dims);
   // New type and dimensions, without memory.
@@ -76,6 +83,8 @@ class Tensor {
   }
 
  private:
+  base::Status move_to(base::DeviceType device_type, base::MemcpyKind kind, cudaStream_t stream);
+
   size_t size_ = 0;
   std::vector<int32_t> dims_;
   std::shared_ptr<base::Buffer> buffer_;

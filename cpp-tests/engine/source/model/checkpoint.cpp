@@ -7,6 +7,7 @@
 
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 namespace model {
 namespace {
@@ -38,9 +39,26 @@ base::Status Checkpoint::open(const std::string& path) {
 const float* Checkpoint::weight(Weight which, int32_t layer) const {
   if (which == Weight::kClassifier && config_.is_shared_weight_) which = Weight::kTokenEmbedding;
   const Section& section = sections_[static_cast<size_t>(which)];
-  const auto* floats =
-      reinterpret_cast<const float*>(static_cast<const char*>(data_) + kHeaderBytes);
-  return floats + section.offset + section.size * layer;
+  const void* weights = cuda_weights_ ? cuda_weights_->ptr() : mapped_weights();
+  return static_cast<const float*>(weights) + section.offset + section.size * layer;
+}
+
+base::Status Checkpoint::to_cuda(cudaStream_t stream) {
+  const size_t size = byte_size_ - kHeaderBytes;
+  const auto allocator = base::CUDADeviceAllocatorFactory::get_instance();
+  auto weights = std::make_unique<base::Buffer>(size, allocator);
+  if (!weights->ptr()) {
+    return base::error::InternalError("not enough memory on device cuda for the weights, " +
+                                      std::to_string(size) + " bytes");
+  }
+  RETURN_IF_ERROR(allocator->memcpy(mapped_weights(), weights->ptr(), size,
+                                    base::MemcpyKind::kMemcpyCPU2CUDA, stream));
+  cuda_weights_ = std::move(weights);
+  return base::error::Success();
+}
+
+const void* Checkpoint::mapped_weights() const {
+  return static_cast<const char*>(data_) + kHeaderBytes;
 }
 
 base::Status Checkpoint::map(const std::string& path) {

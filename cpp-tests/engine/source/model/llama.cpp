@@ -19,6 +19,7 @@
 namespace model {
 namespace {
 constexpr auto kFp32 = base::DataType::kDataTypeFp32;
+constexpr auto kInt32 = base::DataType::kDataTypeInt32;
 
 // The first `rows` rows of an activation.
 tensor::Tensor first_rows(const tensor::Tensor& activation, int32_t rows) {
@@ -44,9 +45,11 @@ LlamaModel::LlamaModel(std::string token_path, std::string model_path, Attention
       max_rows_(max_rows) {}
 
 base::Status LlamaModel::init(base::DeviceType device_type) {
-  if (device_type != base::DeviceType::kDeviceCPU) {
-    return base::error::FunctionNotImplement(std::string("the engine does not run on device ") +
-                                             base::DeviceName(device_type) + ", only on cpu");
+  if (device_type == base::DeviceType::kDeviceUnknown) {
+    return base::error::InvalidArgument("the engine does not run on device unknown");
+  }
+  if (device_type == base::DeviceType::kDeviceCUDA) {
+    RETURN_IF_ERROR(base::create_cuda_config(cuda_config_));
   }
   if (max_rows_ < 1) return base::error::InvalidArgument("max_rows must be at least 1");
   device_type_ = device_type;
@@ -59,6 +62,7 @@ base::Status LlamaModel::init(base::DeviceType device_type) {
         " has a vocabulary of " + std::to_string(config().vocab_size_));
   }
   max_rows_ = std::min(max_rows_, config().seq_len_);
+  if (cuda_config_) RETURN_IF_ERROR(checkpoint_.to_cuda(cuda_config_->stream));
   RETURN_IF_ERROR(create_layers());
   return init_mem();
 }
@@ -66,13 +70,17 @@ base::Status LlamaModel::init(base::DeviceType device_type) {
 base::Status LlamaModel::create_layers() {
   const TransformerConfig& c = config();
   base::Status status;
+  const auto on_stream = [&](const std::shared_ptr<op::Layer>& layer) {
+    layer->set_cuda_config(cuda_config_);
+    return layer;
+  };
   // Adds a layer's weight to the status, so that the list below reads as a list.
   const auto with_weight = [&](auto layer, Weight which, int32_t index,
                                std::vector<int32_t> dims) -> std::shared_ptr<op::Layer> {
     if (status) {
       status = layer->set_weight(0, dims, checkpoint_.weight(which, index), device_type_);
     }
-    return layer;
+    return on_stream(layer);
   };
   const auto matmul = [&](Weight which, int32_t index, int32_t dim0, int32_t dim1) {
     return with_weight(std::make_shared<op::MatmulLayer>(device_type_, dim0, dim1), which, index,
@@ -99,18 +107,18 @@ base::Status LlamaModel::create_layers() {
   layers_.embedding_layer_ =
       with_weight(std::make_shared<op::EmbeddingLayer>(device_type_, c.dim_, c.vocab_size_),
                   Weight::kTokenEmbedding, 0, {c.vocab_size_, c.dim_});
-  layers_.add_layer_ = std::make_shared<op::VecAddLayer>(device_type_);
-  layers_.swiglu_layer_ = std::make_shared<op::SwiGLULayer>(device_type_);
+  layers_.add_layer_ = on_stream(std::make_shared<op::VecAddLayer>(device_type_));
+  layers_.swiglu_layer_ = on_stream(std::make_shared<op::SwiGLULayer>(device_type_));
   layers_.rope_layer_ =
-      std::make_shared<op::RoPELayer>(device_type_, c.dim_, c.kv_dim_, c.head_size_);
+      on_stream(std::make_shared<op::RoPELayer>(device_type_, c.dim_, c.kv_dim_, c.head_size_));
 
   if (attention_path_ == AttentionPath::kStandard) {
-    layers_.mha_layer_ = std::make_shared<op::MultiHeadAttention>(
-        device_type_, 0, c.kv_mul_, c.kv_dim_, c.seq_len_, c.head_num_, c.head_size_);
+    layers_.mha_layer_ = on_stream(std::make_shared<op::MultiHeadAttention>(
+        device_type_, 0, c.kv_mul_, c.kv_dim_, c.seq_len_, c.head_num_, c.head_size_));
   } else {
 #ifdef KUIPER_USE_FLASH_ATTENTION
-    layers_.mha_layer_ = std::make_shared<op::FlashAttention>(
-        device_type_, 0, c.kv_mul_, c.kv_dim_, c.seq_len_, c.head_num_, c.head_size_);
+    layers_.mha_layer_ = on_stream(std::make_shared<op::FlashAttention>(
+        device_type_, 0, c.kv_mul_, c.kv_dim_, c.seq_len_, c.head_num_, c.head_size_));
 #else
     status = base::error::FunctionNotImplement("this build has no flash attention");
 #endif
@@ -120,23 +128,29 @@ base::Status LlamaModel::create_layers() {
 
 base::Status LlamaModel::init_mem() {
   const TransformerConfig& c = config();
-  const auto allocator = base::CPUDeviceAllocatorFactory::get_instance();
+  const auto allocator = base::allocator_of(device_type_);
+  const auto cpu = base::CPUDeviceAllocatorFactory::get_instance();
   bool allocated = true;
-  const auto make = [&](std::vector<int32_t> dims, base::DataType data_type = kFp32) {
-    tensor::Tensor tensor(data_type, std::move(dims), true, allocator);
+  const auto make_in = [&](std::shared_ptr<base::DeviceAllocator> memory, std::vector<int32_t> dims,
+                           base::DataType data_type) {
+    tensor::Tensor tensor(data_type, std::move(dims), true, std::move(memory));
     allocated = allocated && !tensor.is_empty();
     return tensor;
   };
-  tokens_ = make({max_rows_}, base::DataType::kDataTypeInt32);
-  pos_ = make({1}, base::DataType::kDataTypeInt32);
+  const auto make = [&](std::vector<int32_t> dims) {
+    return make_in(allocator, std::move(dims), kFp32);
+  };
+  tokens_ = make_in(cpu, {max_rows_}, kInt32);
+  pos_ = make_in(cpu, {1}, kInt32);
+  next_ = make_in(allocator, {1}, kInt32);
+  sin_cache_ = make_in(cpu, {c.seq_len_, c.head_size_ / 2}, kFp32);
+  cos_cache_ = make_in(cpu, {c.seq_len_, c.head_size_ / 2}, kFp32);
   embeddings_ = make({max_rows_, c.dim_});
   normed_ = make({max_rows_, c.dim_});
   query_ = make({max_rows_, c.dim_});
   mha_output_ = make({max_rows_, c.dim_});
   w1_output_ = make({max_rows_, c.hidden_dim_});
   w3_output_ = make({max_rows_, c.hidden_dim_});
-  sin_cache_ = make({c.seq_len_, c.head_size_ / 2});
-  cos_cache_ = make({c.seq_len_, c.head_size_ / 2});
   logits_ = make({c.vocab_size_});
   key_cache_ = make({c.layer_num_, c.seq_len_, c.kv_dim_});
   value_cache_ = make({c.layer_num_, c.seq_len_, c.kv_dim_});
@@ -148,7 +162,14 @@ base::Status LlamaModel::init_mem() {
   if (!allocated) {
     return base::error::InternalError("not enough memory for the activations and the KV cache");
   }
-  kernel::get_rope_cache_kernel(device_type_)(c.head_size_, c.seq_len_, sin_cache_, cos_cache_);
+  const auto fill_tables = kernel::get_rope_cache_kernel(base::DeviceType::kDeviceCPU);
+  fill_tables(c.head_size_, c.seq_len_, sin_cache_, cos_cache_);
+  if (!cuda_config_) return base::error::Success();
+  RETURN_IF_ERROR(sin_cache_.to_cuda(stream()));
+  RETURN_IF_ERROR(cos_cache_.to_cuda(stream()));
+  for (int32_t i = 0; i < c.layer_num_; ++i) {
+    attention_timers_.push_back(std::make_unique<base::CudaTimer>());
+  }
   return base::error::Success();
 }
 
@@ -178,7 +199,9 @@ base::Status LlamaModel::forward(const std::vector<int32_t>& tokens, int32_t sta
   const tensor::Tensor last = window(x, int64_t{rows - 1} * c.dim_, 1, c.dim_);
   RETURN_IF_ERROR(layers_.rms_final_layer_->forward(last, last));
   RETURN_IF_ERROR(layers_.cls_layer_->forward(last, logits_));
-  next = sampler_.sample(logits_.ptr<float>(), logits_.size());
+  RETURN_IF_ERROR(sampler_.sample(logits_, next_, stream(), next));
+  // The device is done with this token, so the timers can be read without a wait.
+  for (const auto& timer : attention_timers_) attention_seconds_ += timer->seconds();
   return base::error::Success();
 }
 
@@ -199,14 +222,30 @@ base::Status LlamaModel::attention(int32_t layer, int32_t pos, const tensor::Ten
   RETURN_IF_ERROR(layers_.wv_layers_[layer]->forward(normed, value));
   RETURN_IF_ERROR(
       layers_.rope_layer_->forward(query, key, pos_, sin_cache_, cos_cache_, tensor::Tensor{}));
-  RETURN_IF_ERROR(attention_mha(layer, pos + rows - 1, query, output));
+  RETURN_IF_ERROR(timed_attention_mha(layer, pos + rows - 1, query, output));
   RETURN_IF_ERROR(layers_.wo_layers_[layer]->forward(output, normed));
   return layers_.add_layer_->forward(x, normed, x);
 }
 
+base::Status LlamaModel::timed_attention_mha(int32_t layer, int32_t newest_pos,
+                                             const tensor::Tensor& query,
+                                             const tensor::Tensor& output) {
+  if (cuda_config_) {
+    base::CudaTimer& timer = *attention_timers_[layer];
+    timer.start(stream());
+    const base::Status status = attention_mha(layer, newest_pos, query, output);
+    timer.stop(stream());
+    return status;
+  }
+  const auto start = std::chrono::steady_clock::now();
+  const base::Status status = attention_mha(layer, newest_pos, query, output);
+  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+  attention_seconds_ += elapsed.count();
+  return status;
+}
+
 base::Status LlamaModel::attention_mha(int32_t layer, int32_t newest_pos,
                                        const tensor::Tensor& query, const tensor::Tensor& output) {
-  const auto start = std::chrono::steady_clock::now();
   base::Status status;
   if (const auto mha = std::dynamic_pointer_cast<op::MultiHeadAttention>(layers_.mha_layer_)) {
     mha->set_pos(newest_pos);
@@ -220,8 +259,6 @@ base::Status LlamaModel::attention_mha(int32_t layer, int32_t newest_pos,
     status = layers_.mha_layer_->forward(query, key_cache_, value_cache_, output);
   }
 #endif
-  const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-  attention_seconds_ += elapsed.count();
   return status;
 }
 

@@ -2,6 +2,9 @@
 
 #include <utility>
 
+#include "base/cuda.h"
+#include "base/nvtx.h"
+
 namespace op {
 BaseLayer::BaseLayer(base::DeviceType device_type, LayerType layer_type, base::DataType data_type,
                      std::string layer_name)
@@ -29,6 +32,7 @@ base::Status Layer::run(std::initializer_list<const tensor::Tensor*> inputs,
   for (const tensor::Tensor* input : inputs) set_input(idx++, *input);
   // A layer that works in place has no output.
   if (!outputs_.empty()) set_output(0, output);
+  const base::NvtxRange range(layer_name_.c_str());
   return forward();
 }
 
@@ -72,6 +76,11 @@ base::Status Layer::invalid(const std::string& message) const {
 base::Status Layer::no_kernel() const {
   return base::error::FunctionNotImplement(layer_name_ + " has no kernel for device " +
                                            base::DeviceName(device_type_));
+}
+
+base::Status Layer::launched() const {
+  if (device_type_ != base::DeviceType::kDeviceCUDA) return base::error::Success();
+  return base::check_cuda_launch();
 }
 
 base::Status Layer::check_tensor(const tensor::Tensor& tensor, base::DeviceType device_type,

@@ -19,6 +19,6 @@ base::Status RmsNormLayer::check() const {
 
 base::Status RmsNormLayer::forward() {
   return launch(kernel::get_rmsnorm_kernel(device_type_), get_input(0), get_weight(0),
-                get_output(0));
+                get_output(0), stream());
 }
 }  // namespace op

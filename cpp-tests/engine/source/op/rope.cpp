@@ -30,6 +30,6 @@ base::Status RoPELayer::check() const {
 
 base::Status RoPELayer::forward() {
   return launch(kernel::get_rope_kernel(device_type_), dim_, kv_dim_, head_size_, get_input(0),
-                get_input(1), get_input(2), get_input(3), get_input(4));
+                get_input(1), get_input(2), get_input(3), get_input(4), stream());
 }
 }  // namespace op

@@ -1,9 +1,14 @@
 #include "sampler/argmax_sampler.h"
 
-#include <algorithm>
+#include "op/kernels/kernels_interfaces.h"
 
 namespace sampler {
-int32_t ArgmaxSampler::sample(const float* logits, size_t size) const {
-  return static_cast<int32_t>(std::max_element(logits, logits + size) - logits);
+base::Status ArgmaxSampler::sample(const tensor::Tensor& logits, const tensor::Tensor& next,
+                                   cudaStream_t stream, int32_t& token) const {
+  kernel::get_argmax_kernel(logits.device_type())(logits, next, stream);
+  tensor::Tensor on_cpu = next;
+  RETURN_IF_ERROR(on_cpu.to_cpu(stream));
+  token = on_cpu.index<int32_t>(0);
+  return base::error::Success();
 }
 }  // namespace sampler

@@ -73,6 +73,30 @@ bool Tensor::allocate(std::shared_ptr<base::DeviceAllocator> allocator, bool nee
   return buffer->ptr() && assign(std::move(buffer));
 }
 
+base::Status Tensor::to_cuda(cudaStream_t stream) {
+  return move_to(base::DeviceType::kDeviceCUDA, base::MemcpyKind::kMemcpyCPU2CUDA, stream);
+}
+
+base::Status Tensor::to_cpu(cudaStream_t stream) {
+  return move_to(base::DeviceType::kDeviceCPU, base::MemcpyKind::kMemcpyCUDA2CPU, stream);
+}
+
+base::Status Tensor::move_to(base::DeviceType device_type, base::MemcpyKind kind,
+                             cudaStream_t stream) {
+  if (is_empty()) return base::error::InvalidArgument("an empty tensor has nothing to move");
+  if (this->device_type() == device_type) return base::error::Success();
+  auto moved = std::make_shared<base::Buffer>(byte_size(), base::allocator_of(device_type));
+  if (!moved->ptr()) {
+    return base::error::InternalError("not enough memory on device " +
+                                      std::string(base::DeviceName(device_type)) + " for " +
+                                      std::to_string(byte_size()) + " bytes");
+  }
+  RETURN_IF_ERROR(base::CUDADeviceAllocatorFactory::get_instance()->memcpy(
+      buffer_->ptr(), moved->ptr(), byte_size(), kind, stream));
+  buffer_ = std::move(moved);
+  return base::error::Success();
+}
+
 void Tensor::reshape(const std::vector<int32_t>& dims) {
   size_t count = element_count(dims);
   CHECK(!buffer_ || count * base::DataTypeSize(data_type_) <= buffer_->byte_size());

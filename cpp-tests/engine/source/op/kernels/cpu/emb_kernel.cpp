@@ -4,7 +4,7 @@
 
 namespace kernel {
 void emb_kernel_cpu(const tensor::Tensor& tokens, const tensor::Tensor& weight,
-                    const tensor::Tensor& output) {
+                    const tensor::Tensor& output, cudaStream_t) {
   const size_t dim = output.size() / tokens.size();
   float* out = const_cast<float*>(output.ptr<float>());
   for (size_t row = 0; row < tokens.size(); ++row) {

@@ -4,7 +4,7 @@
 
 namespace kernel {
 void matmul_kernel_cpu(const tensor::Tensor& input, const tensor::Tensor& weight,
-                       const tensor::Tensor& output) {
+                       const tensor::Tensor& output, cudaStream_t) {
   using Matrix = Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
   const Eigen::Index out_dim = weight.get_dim(0);
   const Eigen::Index in_dim = weight.get_dim(1);

@@ -4,7 +4,7 @@
 
 namespace kernel {
 void rmsnorm_kernel_cpu(const tensor::Tensor& input, const tensor::Tensor& weight,
-                        const tensor::Tensor& output) {
+                        const tensor::Tensor& output, cudaStream_t) {
   constexpr float kEpsilon = 1e-5f;
   const size_t dim = weight.size();
   const float* w = weight.ptr<float>();

@@ -25,7 +25,8 @@ void rotate_rows(const tensor::Tensor& rows, int32_t dim, int32_t head_size, int
 
 void rope_kernel_cpu(int32_t dim, int32_t kv_dim, int32_t head_size, const tensor::Tensor& query,
                      const tensor::Tensor& key, const tensor::Tensor& pos,
-                     const tensor::Tensor& sin_cache, const tensor::Tensor& cos_cache) {
+                     const tensor::Tensor& sin_cache, const tensor::Tensor& cos_cache,
+                     cudaStream_t) {
   const float* sin = sin_cache.ptr<float>();
   const float* cos = cos_cache.ptr<float>();
   rotate_rows(query, dim, head_size, pos.index<int32_t>(0), sin, cos);

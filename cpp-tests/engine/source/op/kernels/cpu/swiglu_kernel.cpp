@@ -4,7 +4,7 @@
 
 namespace kernel {
 void swiglu_kernel_cpu(const tensor::Tensor& input1, const tensor::Tensor& input2,
-                       const tensor::Tensor& output) {
+                       const tensor::Tensor& output, cudaStream_t) {
   const float* gate = input1.ptr<float>();
   const float* up = input2.ptr<float>();
   float* out = const_cast<float*>(output.ptr<float>());
