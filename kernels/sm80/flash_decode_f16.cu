@@ -1,0 +1,11 @@
+#include "flash_decode_mma.cuh"
+
+KFA_FLASH_DECODE_MMA(f16_f16, __half, 64, 8)
+KFA_FLASH_DECODE_MMA(f16_f16, __half, 64, 32)
+KFA_FLASH_DECODE_MMA(f16_f16, __half, 96, 8)
+KFA_FLASH_DECODE_MMA(f16_f16, __half, 96, 32)
+KFA_FLASH_DECODE_MMA(f16_f16, __half, 128, 8)
+KFA_FLASH_DECODE_MMA(f16_f16, __half, 128, 32)
+KFA_FLASH_DECODE_MMA(f16_f16, __half, 256, 8)
+KFA_FLASH_DECODE_MMA(f16_f16, __half, 256, 16)
+KFA_FLASH_DECODE_MMA(f16_f16, __half, 512, 8)

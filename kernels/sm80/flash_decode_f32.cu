@@ -1,0 +1,13 @@
+#include "flash_decode_fma.cuh"
+
+KFA_FLASH_DECODE_FMA(f32_f32, float, 64, 1)
+KFA_FLASH_DECODE_FMA(f32_f32, float, 64, 4)
+KFA_FLASH_DECODE_FMA(f32_f32, float, 64, 8)
+KFA_FLASH_DECODE_FMA(f32_f32, float, 128, 1)
+KFA_FLASH_DECODE_FMA(f32_f32, float, 128, 4)
+KFA_FLASH_DECODE_FMA(f32_f32, float, 128, 8)
+KFA_FLASH_DECODE_FMA(f32_f32, float, 256, 1)
+KFA_FLASH_DECODE_FMA(f32_f32, float, 256, 4)
+KFA_FLASH_DECODE_FMA(f32_f32, float, 256, 8)
+KFA_FLASH_DECODE_FMA(f32_f32, float, 512, 1)
+KFA_FLASH_DECODE_FMA(f32_f32, float, 512, 4)
