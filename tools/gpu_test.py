@@ -612,11 +612,11 @@ def inner(what):
         graph_layer(1)
     elif what == "fork":
         q, k, v = inputs()
+        d = kfa.desc(q, k, v, q)
         kfa.attention(q, k, v)
         torch.cuda.synchronize()
         child = os.fork()
         if child == 0:
-            d = kfa.desc(q, k, v, q)
             status = kfa.lib.kfa_attention_forward(c.byref(d))
             message = kfa.lib.kfa_last_error_message().decode()
             os._exit(0 if status == kfa.CUDA_ERROR and "forked" in message else 1)

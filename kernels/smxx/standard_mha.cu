@@ -19,8 +19,10 @@ static_assert(sizeof(StandardParams) == 200, "keep in step with src/cuda/standar
 
 namespace {
 
-constexpr int kThreads = 256;
+constexpr int kThreads = 512;
 constexpr int kWarps = kThreads / 32;
+/// Keys that a warp scores together, so that their loads are in flight at once.
+constexpr int kKeys = 4;
 
 __device__ float to_float(float x) { return x; }
 __device__ float to_float(__half x) { return __half2float(x); }
@@ -88,13 +90,22 @@ __device__ void standard_mha(const StandardParams& params) {
 
   const KV* key = at<KV>(p.key, batch, 0, kv_head);
   float max = -INFINITY;
-  for (int k = warp; k < visible; k += kWarps) {
-    const KV* element = key + k * p.key.row_stride;
-    float dot = 0;
-    for (int d = lane; d < p.head_dim; d += 32) dot += shared[d] * to_float(element[d]);
-    dot = reduce_warp<Sum>(dot);
-    if (lane == 0) scores[k] = dot;
-    max = fmaxf(max, dot);
+  for (int first = warp * kKeys; first < visible; first += kWarps * kKeys) {
+    // The last keys of a row repeat its newest one, which is valid, instead of branching.
+    const KV* elements[kKeys];
+    float dots[kKeys] = {};
+#pragma unroll
+    for (int k = 0; k < kKeys; ++k) elements[k] = key + min(first + k, visible - 1) * p.key.row_stride;
+    for (int d = lane; d < p.head_dim; d += 32) {
+#pragma unroll
+      for (int k = 0; k < kKeys; ++k) dots[k] += shared[d] * to_float(elements[k][d]);
+    }
+#pragma unroll
+    for (int k = 0; k < kKeys; ++k) {
+      dots[k] = reduce_warp<Sum>(dots[k]);
+      if (lane == 0 && first + k < visible) scores[first + k] = dots[k];
+      max = fmaxf(max, dots[k]);
+    }
   }
   max = reduce_block<Max>(max);  // its barriers also publish the scores to the block
 
@@ -116,6 +127,7 @@ __device__ void standard_mha(const StandardParams& params) {
   if (group < groups) {
     for (int d = threadIdx.x % columns; d < p.head_dim; d += columns) {
       float total = 0;
+#pragma unroll 8
       for (int k = group; k < visible; k += groups) {
         total += scores[k] * to_float(value[k * p.value.row_stride + d]);
       }

@@ -16,6 +16,7 @@ use crate::error::{Error, Result, Status};
 use crate::problem::Problem;
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdeviceptr, CUresult, CUstream};
 use std::ffi::{CStr, c_char, c_void};
+use std::ops::Range;
 use std::ptr::{null, null_mut};
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
@@ -197,23 +198,33 @@ enum Place {
     Managed(i32),
 }
 
-fn place(pointer: *const c_void) -> Result<Place> {
+/// Where a pointer points, and the addresses around it that the answer holds for as well.
+fn place(pointer: *const c_void) -> Result<(Place, Range<usize>)> {
     use sys::CUpointer_attribute_enum::*;
-    let mut kind = 0u32;
-    let mut ordinal = -1i32;
-    let mut managed = 0u32;
+    let (mut kind, mut ordinal, mut managed, mut whole) = (0u32, -1i32, 0u32, 0u32);
+    let (mut start, mut size) = (0u64, 0usize);
     let mut which = [
         CU_POINTER_ATTRIBUTE_MEMORY_TYPE,
         CU_POINTER_ATTRIBUTE_DEVICE_ORDINAL,
         CU_POINTER_ATTRIBUTE_IS_MANAGED,
+        CU_POINTER_ATTRIBUTE_IS_LEGACY_CUDA_IPC_CAPABLE,
+        CU_POINTER_ATTRIBUTE_RANGE_START_ADDR,
+        CU_POINTER_ATTRIBUTE_RANGE_SIZE,
     ];
-    let mut values: [*mut c_void; 3] =
-        [(&raw mut kind).cast(), (&raw mut ordinal).cast(), (&raw mut managed).cast()];
+    let mut values: [*mut c_void; 6] = [
+        (&raw mut kind).cast(),
+        (&raw mut ordinal).cast(),
+        (&raw mut managed).cast(),
+        (&raw mut whole).cast(),
+        (&raw mut start).cast(),
+        (&raw mut size).cast(),
+    ];
+    let count = which.len() as u32;
     // SAFETY: as many values as attributes, each of its attribute's type. The call only looks the
     // address up; it is permitted during stream capture.
     let result = unsafe {
         sys::cuPointerGetAttributes(
-            3,
+            count,
             which.as_mut_ptr(),
             values.as_mut_ptr(),
             pointer.addr() as u64,
@@ -221,12 +232,17 @@ fn place(pointer: *const c_void) -> Result<Place> {
     };
     check(result, "cuPointerGetAttributes")?;
     const HOST: u32 = sys::CUmemorytype_enum::CU_MEMORYTYPE_HOST as u32;
-    Ok(match kind {
+    let place = match kind {
         0 => Place::Unknown,
-        _ if managed != 0 => Place::Managed(ordinal),
+        _ if managed & 0xff != 0 => Place::Managed(ordinal),
         HOST => Place::Host,
         _ => Place::Device(ordinal),
-    })
+    };
+    // What can be shared by IPC is one cuMemAlloc, all of it on its device. The range of anything
+    // else may be a reservation with holes, or with pages of several devices.
+    let start = start as usize;
+    let range = if whole & 0xff != 0 { start..start.saturating_add(size) } else { 0..0 };
+    Ok((place, range))
 }
 
 /// A pointer of the caller's and the argument's name.
@@ -251,11 +267,16 @@ fn pointers_of(p: &Problem) -> [Pointer<'static>; 7] {
 fn locate(pointers: &[Pointer], asked: Option<i32>) -> Result<Option<i32>> {
     let mut device: Option<(i32, &str)> = None;
     let mut home = None;
+    // A lookup costs a good part of a microsecond; tensors of one pool need but one.
+    let (mut seen, mut around) = (Place::Unknown, 0..0);
     for &(name, pointer) in pointers {
         if pointer.is_null() {
             continue;
         }
-        match place(pointer)? {
+        if !around.contains(&pointer.addr()) {
+            (seen, around) = place(pointer)?;
+        }
+        match seen {
             Place::Device(ordinal) => match device {
                 Some((first, whose)) if first != ordinal => {
                     return Err(Error::invalid(format!(
@@ -294,6 +315,7 @@ fn locate(pointers: &[Pointer], asked: Option<i32>) -> Result<Option<i32>> {
 /// What we loaded into one CUDA context. Lives for ever: contexts are few, and their ids unique.
 struct Context {
     id: u64,
+    device: CUdevice,
     /// Where kernels keep their handles of this context.
     slot: usize,
     /// Loaded modules, null until first needed.
@@ -311,15 +333,23 @@ fn loading() -> MutexGuard<'static, ()> {
 }
 
 impl Context {
-    /// The record of a context, made at first sight.
+    /// The record of a context that is current, made at first sight.
     fn of(context: CUcontext) -> Result<&'static Context> {
         let mut id = 0;
-        // SAFETY: the context is current or retained, hence alive; one number is written.
+        // SAFETY: the context is current, hence alive; one number is written.
         check(unsafe { sys::cuCtxGetId(context, &mut id) }, "cuCtxGetId")?;
         match Self::find(id) {
             Some(known) => Ok(known),
             None => Self::register(id),
         }
+    }
+
+    /// The record of the thread's current context; `None` if it has none.
+    fn current() -> Result<Option<&'static Context>> {
+        let mut context = null_mut();
+        // SAFETY: one handle is written.
+        check(unsafe { sys::cuCtxGetCurrent(&mut context) }, "cuCtxGetCurrent")?;
+        if context.is_null() { Ok(None) } else { Self::of(context).map(Some) }
     }
 
     fn find(id: u64) -> Option<&'static Context> {
@@ -342,8 +372,11 @@ impl Context {
                 "this process has used attention in {MAX_CONTEXTS} CUDA contexts already; expected no more"
             ))
         })?;
+        let mut device = 0;
+        // SAFETY: one number is written.
+        check(unsafe { sys::cuCtxGetDevice(&mut device) }, "cuCtxGetDevice")?;
         let modules = MODULES.iter().map(|_| AtomicPtr::new(null_mut())).collect();
-        let context: &'static Context = Box::leak(Box::new(Context { id, slot, modules }));
+        let context: &'static Context = Box::leak(Box::new(Context { id, device, slot, modules }));
         CONTEXTS[slot].store((&raw const *context).cast_mut(), Ordering::Release);
         Ok(context)
     }
@@ -394,9 +427,8 @@ impl Drop for Pushed {
 /// The context to work in on a device: the caller's, if it belongs to that device, as a foreign
 /// engine's handles may live there; else the primary one, which the CUDA runtime uses.
 fn make_current(device: &Device) -> Result<(&'static Context, Pushed)> {
-    let (current, ordinal) = current()?;
-    if !current.is_null() && ordinal == device.handle {
-        return Ok((Context::of(current)?, Pushed(false)));
+    if let Some(current) = Context::current()?.filter(|current| current.device == device.handle) {
+        return Ok((current, Pushed(false)));
     }
     let mut primary = device.primary.load(Ordering::Acquire);
     if primary.is_null() {
@@ -416,19 +448,6 @@ fn make_current(device: &Device) -> Result<(&'static Context, Pushed)> {
     Ok((Context::of(primary)?, pushed))
 }
 
-/// This thread's current context, null if none, and its device.
-fn current() -> Result<(CUcontext, CUdevice)> {
-    let (mut context, mut device) = (null_mut(), -1);
-    // SAFETY: each call writes only the variable whose address it gets.
-    unsafe {
-        check(sys::cuCtxGetCurrent(&mut context), "cuCtxGetCurrent")?;
-        if !context.is_null() {
-            check(sys::cuCtxGetDevice(&mut device), "cuCtxGetDevice")?;
-        }
-    }
-    Ok((context, device))
-}
-
 /// The device that a problem is, or would be, served by.
 pub fn planned_device(p: &Problem) -> Result<&'static Device> {
     device_of(&pointers_of(p), p.device_index)
@@ -440,7 +459,7 @@ fn device_of(pointers: &[Pointer], asked: Option<i32>) -> Result<&'static Device
     let driver = driver()?;
     let ordinal = match locate(pointers, asked)? {
         Some(ordinal) => ordinal,
-        None => current()?.1.max(0),
+        None => Context::current()?.map_or(0, |current| current.device),
     };
     driver.devices.get(ordinal as usize).ok_or_else(|| {
         Error::invalid(format!(

@@ -16,7 +16,7 @@ static BF16_BF16: Kernel = Kernel::new(MODULE, c"kfa_standard_mha_bf16_bf16");
 static F32_F16: Kernel = Kernel::new(MODULE, c"kfa_standard_mha_f32_f16");
 static F32_BF16: Kernel = Kernel::new(MODULE, c"kfa_standard_mha_f32_bf16");
 
-const THREADS: usize = 256;
+const THREADS: usize = 512;
 /// Query and partial sums lie in shared memory that needs no opt-in.
 const MAX_HEAD_DIM: usize = 8192;
 
