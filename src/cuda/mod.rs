@@ -1,7 +1,9 @@
 //! The CUDA backend: picks the first entry of the table that accepts a problem, and enqueues it.
 
+mod arch;
 mod caps;
 mod driver;
+mod flash_prefill;
 mod merge;
 mod modules;
 mod params;

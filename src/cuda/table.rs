@@ -5,7 +5,7 @@ use crate::cuda::caps::Caps;
 use crate::cuda::driver::Gpu;
 use crate::cuda::modules::{MODULES, Module};
 use crate::cuda::reason::Reason;
-use crate::cuda::standard_mha;
+use crate::cuda::{flash_prefill, standard_mha};
 use crate::error::Result;
 use crate::problem::Problem;
 use crate::settings::Mode;
@@ -17,7 +17,6 @@ pub enum Arch {
     /// Any device that we compile for.
     Smxx,
     /// `mma.sync`, `cp.async`: 8.0 and later.
-    #[allow(dead_code, reason = "the level of the flash kernels")]
     Sm80,
     /// `wgmma`, TMA: 9.0 alone.
     #[allow(dead_code, reason = "the level of the Hopper kernels")]
@@ -39,16 +38,48 @@ pub struct Entry {
     pub run: fn(&Problem, &Gpu) -> Result<()>,
 }
 
-pub static TABLE: &[Entry] = &[Entry {
-    name: c"cuda.standard_mha.smxx",
-    family: Mode::Standard,
-    arch: Arch::Smxx,
-    modules: &[standard_mha::MODULE],
-    supports: standard_mha::supports,
-    workspace_size: standard_mha::workspace_size,
-    min_workspace_size: standard_mha::min_workspace_size,
-    run: standard_mha::run,
-}];
+pub static TABLE: &[Entry] = &[
+    Entry {
+        name: c"cuda.flash_prefill.sm80",
+        family: Mode::Flash,
+        arch: Arch::Sm80,
+        modules: flash_prefill::HALF_MODULES,
+        supports: flash_prefill::supports_half,
+        workspace_size: flash_prefill::workspace_size,
+        min_workspace_size: flash_prefill::workspace_size,
+        run: flash_prefill::run_half,
+    },
+    Entry {
+        name: c"cuda.flash_prefill_fp32.sm80",
+        family: Mode::Flash,
+        arch: Arch::Sm80,
+        modules: flash_prefill::SPLIT_MODULES,
+        supports: flash_prefill::supports_split,
+        workspace_size: flash_prefill::workspace_size,
+        min_workspace_size: flash_prefill::workspace_size,
+        run: flash_prefill::run_split,
+    },
+    Entry {
+        name: c"cuda.flash_prefill_plain.sm80",
+        family: Mode::Flash,
+        arch: Arch::Sm80,
+        modules: flash_prefill::PLAIN_MODULES,
+        supports: flash_prefill::supports_plain,
+        workspace_size: flash_prefill::workspace_size,
+        min_workspace_size: flash_prefill::workspace_size,
+        run: flash_prefill::run_plain,
+    },
+    Entry {
+        name: c"cuda.standard_mha.smxx",
+        family: Mode::Standard,
+        arch: Arch::Smxx,
+        modules: &[standard_mha::MODULE],
+        supports: standard_mha::supports,
+        workspace_size: standard_mha::workspace_size,
+        min_workspace_size: standard_mha::min_workspace_size,
+        run: standard_mha::run,
+    },
+];
 
 /// What the process allows, beside what a problem asks for.
 pub struct Limits<'a> {

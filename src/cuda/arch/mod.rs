@@ -1,1 +1,3 @@
 //! Tile sizes and split counts, one file per architecture, and nowhere else.
+
+pub mod sm80;
