@@ -280,8 +280,9 @@ typedef struct kfa_attention_desc {
    */
   const float *value_scale;
   /**
-   * Optional device copy of the newest row's position, read when the kernel runs, so that a
-   * captured CUDA graph serves every token.
+   * Optional position of the newest query row in device memory, read when the kernel runs, so
+   * that a captured CUDA graph serves every token. The valid keys are then `0 ..= *pos_device`,
+   * and `kv_len` is the most that they may become, which the launch is planned for. CUDA only.
    */
   const int32_t *pos_device;
   /**
@@ -289,7 +290,9 @@ typedef struct kfa_attention_desc {
    */
   void *stream;
   /**
-   * Scratch of at least `kfa_attention_workspace_size()` bytes, aligned to 4; NULL if that is 0.
+   * Scratch of at least `kfa_attention_workspace_size()` bytes, aligned to 4, where the tensors
+   * lie; NULL if that is 0. On CUDA it is in use until the enqueued work is done: calls that may
+   * run at the same time, on several streams, need one each.
    */
   void *workspace;
   /**
@@ -579,7 +582,11 @@ kfa_status kfa_attention_desc_init(struct kfa_attention_desc *desc);
 /**
  * Computes attention.
  *
- * On the CPU the call returns when the output is written. On an error nothing is written.
+ * On the CPU the call returns when the output is written. On CUDA it enqueues the work on
+ * `stream` and returns; it never waits, allocates device memory or locks, and may be captured into
+ * a CUDA graph. It runs in the calling thread's current context if that belongs to the tensors'
+ * device, else in the device's primary context, and leaves the current context as it was. Tensors
+ * must be memory of one device (managed memory serves too). On an error nothing is written.
  *
  * @param[in] desc  the problem; see `kfa_attention_desc`.
  * @return `KFA_OK`, or a status whose message `kfa_last_error_message()` holds.
@@ -593,7 +600,8 @@ kfa_status kfa_attention_forward(const struct kfa_attention_desc *desc);
 /**
  * Tells how many bytes of workspace `kfa_attention_forward()` needs for a problem.
  *
- * Data pointers may still be NULL. Flash prefill needs none, flash decode some where it splits
+ * Data pointers may still be NULL. On CUDA this also loads the kernels, so that the first forward
+ * does not have to. Flash prefill needs none, flash decode some where it splits
  * the keys, standard MHA `4 * batch * heads * q_len * kv_len` (and runs with a `q_len`-th of it).
  *
  * @param[in]  desc  the problem.
@@ -629,7 +637,9 @@ kfa_status kfa_attention_explain(const struct kfa_attention_desc *desc,
  * Merges attention results over disjoint sets of keys into the result over all of them.
  *
  * Each part is weighted by e^LSE; this is exact up to float32 rounding. Parts that saw no key
- * (LSE -infinity) are ignored, whatever their output holds.
+ * (LSE -infinity) are ignored, whatever their output holds. On CUDA the arrays of pointers lie in
+ * host memory and what they point to on the device; the merge, of at most 64 parts, is enqueued on
+ * `stream`.
  *
  * @param[in] desc  the partial results; see `kfa_merge_desc`.
  *
@@ -813,7 +823,7 @@ kfa_status kfa_set_attention_mode(kfa_attention_mode mode);
 kfa_status kfa_set_num_threads(int32_t threads);
 
 /**
- * Number of threads that a CPU call uses; 0, with a message, if they cannot be started.
+ * Number of threads that a CPU call uses, the calling one included.
  */
 int32_t kfa_get_num_threads(void);
 

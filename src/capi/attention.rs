@@ -84,7 +84,11 @@ pub unsafe extern "C" fn kfa_attention_desc_init(desc: *mut kfa_attention_desc) 
 
 /// Computes attention.
 ///
-/// On the CPU the call returns when the output is written. On an error nothing is written.
+/// On the CPU the call returns when the output is written. On CUDA it enqueues the work on
+/// `stream` and returns; it never waits, allocates device memory or locks, and may be captured into
+/// a CUDA graph. It runs in the calling thread's current context if that belongs to the tensors'
+/// device, else in the device's primary context, and leaves the current context as it was. Tensors
+/// must be memory of one device (managed memory serves too). On an error nothing is written.
 ///
 /// @param[in] desc  the problem; see `kfa_attention_desc`.
 /// @return `KFA_OK`, or a status whose message `kfa_last_error_message()` holds.
@@ -103,7 +107,8 @@ pub unsafe extern "C" fn kfa_attention_forward(desc: *const kfa_attention_desc) 
 
 /// Tells how many bytes of workspace `kfa_attention_forward()` needs for a problem.
 ///
-/// Data pointers may still be NULL. Flash prefill needs none, flash decode some where it splits
+/// Data pointers may still be NULL. On CUDA this also loads the kernels, so that the first forward
+/// does not have to. Flash prefill needs none, flash decode some where it splits
 /// the keys, standard MHA `4 * batch * heads * q_len * kv_len` (and runs with a `q_len`-th of it).
 ///
 /// @param[in]  desc  the problem.
@@ -173,7 +178,9 @@ pub unsafe extern "C" fn kfa_attention_explain(
 /// Merges attention results over disjoint sets of keys into the result over all of them.
 ///
 /// Each part is weighted by e^LSE; this is exact up to float32 rounding. Parts that saw no key
-/// (LSE -infinity) are ignored, whatever their output holds.
+/// (LSE -infinity) are ignored, whatever their output holds. On CUDA the arrays of pointers lie in
+/// host memory and what they point to on the device; the merge, of at most 64 parts, is enqueued on
+/// `stream`.
 ///
 /// @param[in] desc  the partial results; see `kfa_merge_desc`.
 ///

@@ -211,12 +211,15 @@ pub struct kfa_attention_desc {
     pub key_scale: *const f32,
     /// Optional scale of quantised values.
     pub value_scale: *const f32,
-    /// Optional device copy of the newest row's position, read when the kernel runs, so that a
-    /// captured CUDA graph serves every token.
+    /// Optional position of the newest query row in device memory, read when the kernel runs, so
+    /// that a captured CUDA graph serves every token. The valid keys are then `0 ..= *pos_device`,
+    /// and `kv_len` is the most that they may become, which the launch is planned for. CUDA only.
     pub pos_device: *const i32,
     /// CUDA stream (`cudaStream_t`) the work is enqueued on; NULL on the CPU.
     pub stream: *mut c_void,
-    /// Scratch of at least `kfa_attention_workspace_size()` bytes, aligned to 4; NULL if that is 0.
+    /// Scratch of at least `kfa_attention_workspace_size()` bytes, aligned to 4, where the tensors
+    /// lie; NULL if that is 0. On CUDA it is in use until the enqueued work is done: calls that may
+    /// run at the same time, on several streams, need one each.
     pub workspace: *mut c_void,
     /// Bytes at `workspace`.
     pub workspace_size: usize,
