@@ -10,6 +10,8 @@ mod params;
 mod reason;
 mod standard_mha;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use crate::error::{self, Error, Result, Status};
 use crate::log;
