@@ -666,6 +666,7 @@ pub struct Scratch {
 }
 
 struct Buffer {
+    device: &'static Device,
     context: u64,
     stream: usize,
     data: CUdeviceptr,
@@ -702,7 +703,7 @@ impl Scratch {
         let result = relaxed(|| unsafe { sys::cuMemAlloc_v2(&mut data, bytes) });
         check(result, &format!("allocating {bytes} bytes of workspace"))?;
         let id = buffer_id(data).unwrap_or(0);
-        buffers.push(Buffer { context, stream, data, bytes, id });
+        buffers.push(Buffer { device: gpu.device, context, stream, data, bytes, id });
         Ok((data as *mut u8, bytes))
     }
 }
@@ -715,9 +716,13 @@ impl Drop for Scratch {
         if buffers.is_empty() || driver().is_err() {
             return;
         }
-        for buffer in buffers.iter().filter(|b| b.id != 0 && buffer_id(b.data) == Some(b.id)) {
-            // SAFETY: the address is still our allocation, and nobody else's to free.
-            relaxed(|| unsafe { sys::cuMemFree_v2(buffer.data) });
+        for Buffer { device, data, id, .. } in &*buffers {
+            // Freeing needs some context of the device; the driver knows which the memory is of.
+            let Ok((_, _pushed)) = make_current(device) else { continue };
+            if *id != 0 && buffer_id(*data) == Some(*id) {
+                // SAFETY: the address is still our allocation, and nobody else's to free.
+                relaxed(|| unsafe { sys::cuMemFree_v2(*data) });
+            }
         }
     }
 }
