@@ -113,11 +113,12 @@ impl Entry {
             Arch::Sm90 if arch == 90 => {}
             Arch::Sm90 => return Err(Reason::Arch { needed: "9.0", arch }),
         }
+        (self.supports)(p, limits.caps)?;
         for module in self.modules {
             if !Module::index(module).is_some_and(|index| MODULES[index].runs_on(capability)) {
                 return Err(Reason::NotBuilt { module, capability });
             }
         }
-        (self.supports)(p, limits.caps)
+        Ok(())
     }
 }
