@@ -14,7 +14,6 @@ MODEL.bin is a llama2.c float32 checkpoint, TOKENIZER.model its SentencePiece to
 
 Generating:
   --attention=auto|flash|standard  auto (default) is flash, or standard where flash cannot serve
-  --device=cpu|cuda                default cpu
   --prompt=TEXT                    text to continue; the default is none
   --prompt_ids=1,2,3               the same as token ids, which follow BOS
   --steps=N                        tokens to generate at most (default 256)
@@ -29,7 +28,8 @@ Benchmark:
   --repeats=N                      timed calls of each kernel (default: by time, at least 3)
 
 Both:
-  --threads=N                      threads for attention
+  --device=cpu|cuda                default cpu
+  --threads=N                      threads for attention on the CPU
   --json                           one JSON object on stdout
   --help
 
@@ -119,7 +119,6 @@ base::Status check_combination(const Args& args) {
     if (args.compare || !args.model_path.empty()) {
       return usage("--benchmark takes no files and no --compare");
     }
-    if (args.device != base::DeviceType::kDeviceCPU) return usage("--benchmark runs on cpu");
     if (args.heads % args.kv_heads != 0) return usage("--heads must be a multiple of --kv_heads");
   } else if (args.tokenizer_path.empty()) {
     return usage("expected a model and a tokenizer");

@@ -4,18 +4,19 @@
 #include <cmath>
 #include <limits>
 #include <random>
+#include <utility>
 #include <vector>
 
 #include "base/alloc.h"
+#include "base/cuda.h"
 #include "op/kernels/kernels_interfaces.h"
 
 namespace demo {
 namespace {
-constexpr auto kCpu = base::DeviceType::kDeviceCPU;
-
-tensor::Tensor allocate(std::vector<int32_t> dims) {
+tensor::Tensor allocate(std::vector<int32_t> dims,
+                        base::DeviceType device = base::DeviceType::kDeviceCPU) {
   return tensor::Tensor(base::DataType::kDataTypeFp32, std::move(dims), true,
-                        base::CPUDeviceAllocatorFactory::get_instance());
+                        base::allocator_of(device));
 }
 
 tensor::Tensor filled(std::vector<int32_t> dims, float value) {
@@ -76,13 +77,37 @@ std::vector<double> attend_float64(const float* query, const float* keys, const 
 }
 }  // namespace
 
-AttentionProblem::AttentionProblem(const AttentionShape& shape)
+AttentionProblem::AttentionProblem(const AttentionShape& shape,
+                                   std::shared_ptr<kernel::CudaConfig> config)
     : shape_(shape),
-      query_(random_normal({shape.q_len(), shape.heads * shape.head_dim}, 1)),
-      key_(random_normal({1, shape.seq_len, shape.kv_heads * shape.head_dim}, 2)),
-      value_(random_normal({1, shape.seq_len, shape.kv_heads * shape.head_dim}, 3)),
-      flash_output_(filled({shape.q_len(), shape.heads * shape.head_dim}, NAN)),
-      standard_output_(filled({shape.q_len(), shape.heads * shape.head_dim}, NAN)) {}
+      config_(std::move(config)),
+      cpu_query_(random_normal({shape.q_len(), shape.heads * shape.head_dim}, 1)),
+      cpu_key_(random_normal({1, shape.seq_len, shape.kv_heads * shape.head_dim}, 2)),
+      cpu_value_(random_normal({1, shape.seq_len, shape.kv_heads * shape.head_dim}, 3)),
+      query_(on_device(cpu_query_)),
+      key_(on_device(cpu_key_)),
+      value_(on_device(cpu_value_)),
+      flash_output_(on_device(filled({shape.q_len(), shape.heads * shape.head_dim}, NAN))),
+      standard_output_(on_device(filled({shape.q_len(), shape.heads * shape.head_dim}, NAN))) {}
+
+base::DeviceType AttentionProblem::device() const {
+  return config_ ? base::DeviceType::kDeviceCUDA : base::DeviceType::kDeviceCPU;
+}
+
+// Empty where the device has not enough memory.
+tensor::Tensor AttentionProblem::on_device(tensor::Tensor tensor) const {
+  if (config_ && !tensor.to_cuda(stream())) return {};
+  return tensor;
+}
+
+tensor::Tensor AttentionProblem::on_cpu(tensor::Tensor tensor) const {
+  CHECK(tensor.to_cpu(stream()));
+  return tensor;
+}
+
+base::Status AttentionProblem::finish() const {
+  return config_ ? base::synchronize_cuda(stream()) : base::error::Success();
+}
 
 bool AttentionProblem::allocated() const {
   const auto& tensors = {query_, key_, value_, flash_output_, standard_output_};
@@ -90,32 +115,35 @@ bool AttentionProblem::allocated() const {
 }
 
 tensor::Tensor AttentionProblem::make_score_storage() const {
-  return allocate({shape_.heads, shape_.q_len(), shape_.seq_len});
+  return allocate({shape_.heads, shape_.q_len(), shape_.seq_len}, device());
 }
 
 void AttentionProblem::run_flash() {
-  kernel::get_flash_attention_kernel(kCpu)(
+  kernel::get_flash_attention_kernel(device())(
       query_, key_, value_, flash_output_, shape_.heads, shape_.kv_heads, shape_.head_dim,
       shape_.seq_len, shape_.seq_len - 1, 0, 1.0f / std::sqrt(static_cast<float>(shape_.head_dim)),
-      true, kCpu, nullptr);
+      true, device(), config_.get());
 }
 
 void AttentionProblem::run_standard(const tensor::Tensor& score_storage) {
-  kernel::get_mha_kernel(kCpu)(shape_.seq_len - 1, shape_.heads, 0, shape_.seq_len,
-                               shape_.kv_heads * shape_.head_dim, shape_.heads / shape_.kv_heads,
-                               shape_.head_dim, standard_output_, query_, score_storage, key_,
-                               value_, kCpu, nullptr);
+  kernel::get_mha_kernel(device())(
+      shape_.seq_len - 1, shape_.heads, 0, shape_.seq_len, shape_.kv_heads * shape_.head_dim,
+      shape_.heads / shape_.kv_heads, shape_.head_dim, standard_output_, query_, score_storage,
+      key_, value_, device(), config_.get());
 }
 
 AttentionError AttentionProblem::flash_against_standard() const {
+  const tensor::Tensor flash = on_cpu(flash_output_);
+  const tensor::Tensor standard = on_cpu(standard_output_);
   ErrorSum error;
-  for (size_t i = 0; i < flash_output_.size(); ++i) {
-    error.add(flash_output_.index<float>(i), standard_output_.index<float>(i));
+  for (size_t i = 0; i < flash.size(); ++i) {
+    error.add(flash.index<float>(i), standard.index<float>(i));
   }
   return error.result();
 }
 
-AttentionError AttentionProblem::against_float64(const tensor::Tensor& output) const {
+AttentionError AttentionProblem::against_float64(const tensor::Tensor& on_any_device) const {
+  const tensor::Tensor output = on_cpu(on_any_device);
   constexpr int kSamples = 32;
   std::mt19937 generator(4);
   std::uniform_int_distribution<int32_t> any_row(0, shape_.q_len() - 1);
@@ -129,8 +157,8 @@ AttentionError AttentionProblem::against_float64(const tensor::Tensor& output) c
     const int64_t kv_offset = int64_t{head / (shape_.heads / shape_.kv_heads)} * shape_.head_dim;
     const int32_t visible = shape_.seq_len - (shape_.q_len() - 1) + row;
     const std::vector<double> expected =
-        attend_float64(query_.ptr<float>(offset), key_.ptr<float>(kv_offset),
-                       value_.ptr<float>(kv_offset), visible, shape_.head_dim, kv_dim);
+        attend_float64(cpu_query_.ptr<float>(offset), cpu_key_.ptr<float>(kv_offset),
+                       cpu_value_.ptr<float>(kv_offset), visible, shape_.head_dim, kv_dim);
     for (int32_t i = 0; i < shape_.head_dim; ++i) {
       error.add(output.index<float>(offset + i), expected[i]);
     }

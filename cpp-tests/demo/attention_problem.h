@@ -1,8 +1,10 @@
 #ifndef LLAMA_INFER_ATTENTION_PROBLEM_H_
 #define LLAMA_INFER_ATTENTION_PROBLEM_H_
 #include <cstdint>
+#include <memory>
 #include <string>
 
+#include "base/cuda_config.h"
 #include "tensor/tensor.h"
 
 namespace demo {
@@ -32,15 +34,22 @@ struct AttentionError {
 };
 
 // Attention over random unit-normal tensors, through the engine's kernel getters. Outputs start
-// as NaN, so that a kernel which writes nothing shows.
+// as NaN, so that a kernel which writes nothing shows. On CUDA with a configuration, else on the
+// CPU; on CUDA runs are enqueued.
 class AttentionProblem {
  public:
-  explicit AttentionProblem(const AttentionShape& shape);
+  AttentionProblem(const AttentionShape& shape, std::shared_ptr<kernel::CudaConfig> config);
+
+  // Another stream for the runs that follow.
+  void set_config(std::shared_ptr<kernel::CudaConfig> config) { config_ = std::move(config); }
 
   bool allocated() const;
   tensor::Tensor make_score_storage() const;
   void run_flash();
   void run_standard(const tensor::Tensor& score_storage);
+
+  // Waits for what was enqueued.
+  base::Status finish() const;
 
   AttentionError flash_against_standard() const;
   // On a few rows and heads, which are the same for both outputs.
@@ -48,9 +57,15 @@ class AttentionProblem {
   AttentionError standard_against_float64() const { return against_float64(standard_output_); }
 
  private:
+  base::DeviceType device() const;
+  cudaStream_t stream() const { return config_ ? config_->stream : nullptr; }
+  tensor::Tensor on_device(tensor::Tensor tensor) const;
+  tensor::Tensor on_cpu(tensor::Tensor tensor) const;
   AttentionError against_float64(const tensor::Tensor& output) const;
 
   AttentionShape shape_;
+  std::shared_ptr<kernel::CudaConfig> config_;
+  tensor::Tensor cpu_query_, cpu_key_, cpu_value_;  // what the definition is computed from
   tensor::Tensor query_, key_, value_, flash_output_, standard_output_;
 };
 }  // namespace demo

@@ -5,9 +5,11 @@
 #include <cmath>
 #include <fstream>
 #include <iostream>
+#include <memory>
 #include <optional>
 
 #include "attention_problem.h"
+#include "base/cuda.h"
 #include "format.h"
 #include "json.h"
 #include "progress.h"
@@ -40,25 +42,39 @@ double median(std::vector<double> values) {
   return *middle;
 }
 
+using Config = std::shared_ptr<kernel::CudaConfig>;  // nullptr on the CPU
+
+// Times one more call. On CUDA a sample is the mean of some calls (a millisecond of them, at most
+// 20) that are enqueued back to back, as an engine's are: that hides what launching them takes.
 template <typename Call>
-double milliseconds(Call call) {
+void sample(const Config& config, std::vector<double>& milliseconds, Call call) {
+  if (config) {
+    const double calls =
+        milliseconds.empty() ? 1 : std::clamp(std::floor(1 / milliseconds.back()), 1.0, 20.0);
+    base::CudaTimer timer;
+    timer.start(config->stream);
+    for (int i = 0; i < calls; ++i) call();
+    timer.stop(config->stream);
+    milliseconds.push_back(timer.seconds() * 1e3 / calls);
+    return;
+  }
   const auto start = std::chrono::steady_clock::now();
   call();
-  return std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start)
-      .count();
+  const auto elapsed = std::chrono::steady_clock::now() - start;
+  milliseconds.push_back(std::chrono::duration<double, std::milli>(elapsed).count());
 }
 
 // Where `bytes` would take most of the memory, says so.
-std::string memory_shortage(const char* what, int64_t bytes) {
-  const int64_t available = available_memory();
+std::string memory_shortage(const Args& args, const char* what, int64_t bytes) {
+  const int64_t available = available_memory(args.device);
   if (bytes <= available / 10 * 6) return "";
   return std::string(what) + " need " + format_bytes(bytes) + ", " + format_bytes(available) +
          " are available";
 }
 
 // Times flash and standard in turn, so that both see the same machine.
-base::Status time_kernels(const Args& args, Row& row, Progress& progress) {
-  AttentionProblem problem(row.shape);
+base::Status time_kernels(const Args& args, const Config& config, Row& row, Progress& progress) {
+  AttentionProblem problem(row.shape, config);
   const bool with_standard = row.standard.has_value();
   const tensor::Tensor score_storage =
       with_standard ? problem.make_score_storage() : tensor::Tensor();
@@ -66,10 +82,12 @@ base::Status time_kernels(const Args& args, Row& row, Progress& progress) {
     return base::error::InternalError("not enough memory for the benchmark's tensors");
   }
   problem.run_flash();
+  RETURN_IF_ERROR(problem.finish());
   row.flash.kernel = last_kernel_name();
   row.flash.against_float64 = problem.flash_against_float64();
   if (with_standard) {
     problem.run_standard(score_storage);
+    RETURN_IF_ERROR(problem.finish());
     row.standard->kernel = last_kernel_name();
     row.standard->against_float64 = problem.standard_against_float64();
     row.against_standard = problem.flash_against_standard();
@@ -90,26 +108,27 @@ base::Status time_kernels(const Args& args, Row& row, Progress& progress) {
   while (!enough()) {
     progress.show(format("%s, seq_len %d: repeat %zu", phase_name(row.shape.phase),
                          row.shape.seq_len, flash_times.size() + 1));
-    flash_times.push_back(milliseconds([&] { problem.run_flash(); }));
+    sample(config, flash_times, [&] { problem.run_flash(); });
     flash_sum += flash_times.back();
     if (with_standard) {
-      standard_times.push_back(milliseconds([&] { problem.run_standard(score_storage); }));
+      sample(config, standard_times, [&] { problem.run_standard(score_storage); });
     }
   }
+  RETURN_IF_ERROR(problem.finish());
   row.repeats = static_cast<int32_t>(flash_times.size());
   row.flash.milliseconds = median(std::move(flash_times));
   if (with_standard) row.standard->milliseconds = median(std::move(standard_times));
   return base::error::Success();
 }
 
-base::Status measure(const Args& args, Row& row, Progress& progress) {
+base::Status measure(const Args& args, const Config& config, Row& row, Progress& progress) {
   const int64_t inputs = row.shape.input_and_output_bytes();
-  if (const std::string shortage = memory_shortage("inputs and outputs", inputs);
+  if (const std::string shortage = memory_shortage(args, "inputs and outputs", inputs);
       !shortage.empty()) {
     return base::error::InvalidArgument(
         format("%s, seq_len %d: ", phase_name(row.shape.phase), row.shape.seq_len) + shortage);
   }
-  row.skipped = memory_shortage("standard skipped: its scores with the inputs",
+  row.skipped = memory_shortage(args, "standard skipped: its scores with the inputs",
                                 inputs + row.shape.score_bytes());
   if (row.skipped.empty()) row.standard.emplace();
   progress.show(format("%s, seq_len %d: memory", phase_name(row.shape.phase), row.shape.seq_len));
@@ -118,7 +137,7 @@ base::Status measure(const Args& args, Row& row, Progress& progress) {
     RETURN_IF_ERROR(
         measure_score_memory(args, row.shape, Variant::kStandard, row.standard->score_bytes));
   }
-  return time_kernels(args, row, progress);
+  return time_kernels(args, config, row, progress);
 }
 
 std::string cpu_model() {
@@ -130,12 +149,21 @@ std::string cpu_model() {
   return "unknown";
 }
 
+bool on_cuda(const Args& args) { return args.device == base::DeviceType::kDeviceCUDA; }
+
+std::string processor(const Args& args) {
+  if (on_cuda(args)) return base::cuda_device_name();
+  return format("%s, %d threads", cpu_model().c_str(), thread_count());
+}
+
 void print_heading(const Args& args) {
   std::cout << "standard MHA against flash attention, fp32 causal, " << args.heads << " heads, "
             << args.kv_heads << " KV heads, head_dim " << args.head_dim << "\n"
-            << cpu_model() << ", " << thread_count() << " threads, library " << library_version()
-            << "\nms: median of alternating calls; score memory: measured growth of a process's "
-               "peak;\nerror: max abs / relative (norm), of flash against standard and against "
+            << processor(args) << ", library " << library_version()
+            << "\nms: median of alternating calls; score memory: measured growth of "
+            << (on_cuda(args) ? "the device memory in use,\nin the driver's steps of 2 MiB"
+                              : "a process's peak")
+            << ";\nerror: max abs / relative (norm), of flash against standard and against "
                "float64\n\n"
             << format("%-8s %7s %12s %10s %8s %12s %12s %7s %19s %19s\n", "phase", "seq_len",
                       "standard ms", "flash ms", "speed-up", "standard mem", "flash mem", "saved",
@@ -196,13 +224,15 @@ base::Status benchmark(const Args& args) {
   // The mode refuses a fallback: the table must not compare the standard kernel with itself.
   model::AttentionPath unused;
   RETURN_IF_ERROR(select_attention(Attention::kFlash, unused));
+  Config config;
+  if (on_cuda(args)) RETURN_IF_ERROR(base::create_cuda_config(config));
   if (!args.json) print_heading(args);
   Progress progress;
   std::vector<JsonObject> rows;
   for (Phase phase : {Phase::kDecode, Phase::kPrefill}) {
     for (int32_t seq_len : args.seq_lengths) {
       Row row{{args.heads, args.kv_heads, args.head_dim, seq_len, phase}, {}, {}, {}, {}, 0};
-      RETURN_IF_ERROR(measure(args, row, progress));
+      RETURN_IF_ERROR(measure(args, config, row, progress));
       progress.wipe();
       if (args.json) {
         rows.push_back(to_json(row));
@@ -214,7 +244,8 @@ base::Status benchmark(const Args& args) {
   if (args.json) {
     std::cout << JsonObject()
                      .add("mode", "benchmark")
-                     .add("cpu", cpu_model())
+                     .add("device", base::DeviceName(args.device))
+                     .add("processor", on_cuda(args) ? base::cuda_device_name() : cpu_model())
                      .add("threads", int64_t{thread_count()})
                      .add("library_version", library_version())
                      .add("heads", int64_t{args.heads})

@@ -15,8 +15,11 @@
 #include <cstring>
 #include <fstream>
 #include <iostream>
+#include <memory>
 #include <utility>
 #include <vector>
+
+#include "base/cuda.h"
 
 extern char** environ;
 
@@ -78,12 +81,39 @@ tensor::Tensor run_once(AttentionProblem& problem, Variant variant) {
   return score_storage;
 }
 
+base::Status not_enough_memory() {
+  return base::error::InternalError("not enough memory for the inputs");
+}
+
+// The same call on another stream first: the code that it loads is no score memory, while buffers
+// of the library belong to a stream and are made again. What the first call took is kept until the
+// end, because memory that is given back and taken again would not show.
+base::Status probe_cuda(const AttentionShape& shape, Variant variant) {
+  std::shared_ptr<kernel::CudaConfig> first, second;
+  RETURN_IF_ERROR(base::create_cuda_config(first));
+  RETURN_IF_ERROR(base::create_cuda_config(second));
+  AttentionProblem problem(shape, first);
+  if (!problem.allocated()) return not_enough_memory();
+  const tensor::Tensor first_storage = run_once(problem, variant);
+  RETURN_IF_ERROR(problem.finish());
+
+  problem.set_config(second);
+  const size_t before = base::cuda_free_memory();
+  const tensor::Tensor score_storage = run_once(problem, variant);
+  RETURN_IF_ERROR(problem.finish());
+  std::cout << static_cast<int64_t>(before - base::cuda_free_memory()) << '\n';
+  return base::error::Success();
+}
+
 base::Status system_error(const char* what, int error) {
   return base::error::InternalError(std::string(what) + ": " + strerror(error));
 }
 }  // namespace
 
-int64_t available_memory() { return proc_bytes("/proc/meminfo", "MemAvailable"); }
+int64_t available_memory(base::DeviceType device) {
+  if (device == base::DeviceType::kDeviceCUDA) return base::cuda_free_memory();
+  return proc_bytes("/proc/meminfo", "MemAvailable");
+}
 
 base::Status probe_score_memory(const Args& args) {
   // A benchmark that is killed must not leave this process behind.
@@ -95,14 +125,15 @@ base::Status probe_score_memory(const Args& args) {
 
   model::AttentionPath unused;
   RETURN_IF_ERROR(select_attention(Attention::kFlash, unused));
+  if (args.device == base::DeviceType::kDeviceCUDA) return probe_cuda(shape, variant);
   // A tiny call first, and the code read from disk: neither starting threads nor loading code is
   // score memory.
   AttentionShape tiny = shape;
   tiny.seq_len = 2;
-  AttentionProblem warm_up(tiny);
-  AttentionProblem problem(shape);
+  AttentionProblem warm_up(tiny, nullptr);
+  AttentionProblem problem(shape, nullptr);
   if (!warm_up.allocated() || !problem.allocated()) {
-    return base::error::InternalError("not enough memory for the inputs");
+    return not_enough_memory();
   }
   run_once(warm_up, variant);
   load_mapped_files();
@@ -127,6 +158,7 @@ base::Status measure_score_memory(const Args& args, const AttentionShape& shape,
       "--heads=" + std::to_string(shape.heads),
       "--kv_heads=" + std::to_string(shape.kv_heads),
       "--head_dim=" + std::to_string(shape.head_dim),
+      std::string("--device=") + base::DeviceName(args.device),
   };
   if (args.threads != 0) words.push_back("--threads=" + std::to_string(args.threads));
   std::vector<char*> child_argv;
