@@ -194,12 +194,25 @@ mod cuda {
     fn flags(name: &str, archs: &[u32], ptx: Option<u32>) -> Vec<String> {
         let mut flags: Vec<String> =
             ["-std=c++17", "-O3", "--fatbin", "-compress-mode=size"].map(str::to_owned).to_vec();
-        let suffix = if name.starts_with("sm90/") { "a" } else { "" };
-        for arch in archs {
-            flags.push(format!("-gencode=arch=compute_{arch}{suffix},code=sm_{arch}{suffix}"));
+        if name.starts_with("sm90/") {
+            flags.push("-gencode=arch=compute_90a,code=sm_90a".to_owned());
+            return flags;
         }
-        if let Some(ptx) = ptx {
-            flags.push(format!("-gencode=arch=compute_{ptx},code=compute_{ptx}"));
+        // Devices before 9.0 share one pass of the compiler's front half, that of the PTX.
+        let base = ptx.unwrap_or(u32::MAX);
+        let (old, new): (Vec<_>, Vec<_>) = archs.iter().partition(|arch| (base..90).contains(arch));
+        for arch in new {
+            flags.push(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
+        }
+        let codes: Vec<_> = old
+            .iter()
+            .map(|arch| format!("sm_{arch}"))
+            .chain(ptx.map(|ptx| format!("compute_{ptx}")))
+            .collect();
+        match codes.as_slice() {
+            [] => {}
+            [code] => flags.push(format!("-gencode=arch=compute_{base},code={code}")),
+            _ => flags.push(format!("-gencode=arch=compute_{base},code=[{}]", codes.join(","))),
         }
         flags
     }

@@ -31,3 +31,12 @@ pub fn arch(capability: u32) -> u32 {
     });
     asked.map_or(capability, |asked| capability.min(asked))
 }
+
+/// Whether `KFA_CUDA_KERNELS`, comma-separated beginnings of table names, leaves an entry in; unset,
+/// it leaves all. Lets tests force each entry.
+pub fn names(entry: &str) -> bool {
+    static NAMED: OnceLock<Option<String>> = OnceLock::new();
+    let named = NAMED
+        .get_or_init(|| std::env::var("KFA_CUDA_KERNELS").ok().filter(|text| !text.is_empty()));
+    named.as_ref().is_none_or(|list| list.split(',').any(|start| entry.starts_with(start)))
+}

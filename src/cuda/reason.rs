@@ -11,6 +11,8 @@ pub enum Reason {
     },
     /// `KFA_DISABLE_FLASH_ATTENTION` is set.
     FlashDisabled,
+    /// `KFA_CUDA_KERNELS` names others.
+    NotNamed,
     /// The entry's level does not fit the device, or `KFA_CUDA_ARCH` excludes it.
     Arch {
         needed: &'static str,
@@ -49,6 +51,7 @@ impl fmt::Display for Reason {
             Reason::FlashDisabled => {
                 f.write_str("flash attention is disabled by KFA_DISABLE_FLASH_ATTENTION")
             }
+            Reason::NotNamed => f.write_str("KFA_CUDA_KERNELS does not name it"),
             Reason::Arch { needed, arch } => {
                 write!(f, "needs {needed}; this process runs at {arch} (the GPU, or KFA_CUDA_ARCH)")
             }

@@ -1,7 +1,7 @@
 //! The ordered list of CUDA kernels: flash before standard, newest architecture first, decode
 //! before prefill. The first entry that accepts a problem runs it.
 
-use crate::cuda::caps::Caps;
+use crate::cuda::caps::{self, Caps};
 use crate::cuda::driver::Gpu;
 use crate::cuda::modules::{MODULES, Module};
 use crate::cuda::reason::Reason;
@@ -104,6 +104,9 @@ impl Entry {
         }
         if limits.flash_disabled && self.family == Mode::Flash {
             return Err(Reason::FlashDisabled);
+        }
+        if !caps::names(self.name()) {
+            return Err(Reason::NotNamed);
         }
         let Caps { arch, capability, .. } = *limits.caps;
         match self.arch {
