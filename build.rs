@@ -200,7 +200,8 @@ mod cuda {
         }
         // Devices before 9.0 share one pass of the compiler's front half, that of the PTX.
         let base = ptx.unwrap_or(u32::MAX);
-        let (old, new): (Vec<_>, Vec<_>) = archs.iter().partition(|arch| (base..90).contains(arch));
+        let (old, new): (Vec<u32>, Vec<u32>) =
+            archs.iter().copied().partition(|arch| (base..90).contains(arch));
         for arch in new {
             flags.push(format!("-gencode=arch=compute_{arch},code=sm_{arch}"));
         }

@@ -1,9 +1,9 @@
 //! The engine's own call, with its cache tensors and positions, as an attention problem.
 
 use crate::capi::types::*;
-use crate::{cuda, dispatch};
 use crate::error::{Error, Result};
 use crate::problem::{Check, Device, Problem, positive};
+use crate::{cuda, dispatch};
 use std::ffi::c_void;
 
 /// What stays the same from call to call: the shape of heads and cache.
