@@ -6,9 +6,7 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         let major = env::var("CARGO_PKG_VERSION_MAJOR").unwrap();
-        println!(
-            "cargo:rustc-cdylib-link-arg=-Wl,-soname,libkuiper_flash_attention.so.{major}"
-        );
+        println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libkuiper_flash_attention.so.{major}");
     }
     println!("cargo:rustc-env=KFA_BUILD_TARGET={}", env::var("TARGET").unwrap());
     println!("cargo:rustc-env=KFA_BUILD_PROFILE={}", env::var("PROFILE").unwrap());
