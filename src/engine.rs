@@ -76,9 +76,25 @@ impl Geometry {
     }
 }
 
+/// What the engine's signature calls its arguments, for the messages.
+pub struct Names {
+    pub key: &'static str,
+    pub value: &'static str,
+    pub output: &'static str,
+    pub layer_idx: &'static str,
+}
+
+/// The names of the flash attention kernel and the layer.
+pub static FLASH_NAMES: Names =
+    Names { key: "key", value: "value", output: "output", layer_idx: "layer_idx" };
+/// The names of the standard MHA kernel.
+pub static MHA_NAMES: Names =
+    Names { key: "key_cache", value: "value_cache", output: "mha_out", layer_idx: "layer_index" };
+
 /// One attention call of the engine.
 #[derive(Clone, Copy)]
 pub struct Call {
+    pub names: &'static Names,
     pub query: kfa_tensor,
     pub key: kfa_tensor,
     pub value: kfa_tensor,
@@ -141,7 +157,11 @@ impl Call {
         let mut desc = self.describe(geometry)?;
         desc.workspace = score.data;
         desc.workspace_size = elements * size_of::<f32>();
-        dispatch::run(&Problem::new(&desc, Check::All)?)
+        let problem = Problem::new(&desc, Check::All).map_err(|error| Error {
+            message: error.message.replace("workspace", "score"),
+            ..error
+        })?;
+        dispatch::run(&problem)
     }
 
     /// The problem that this call poses; the workspace is left empty.
@@ -158,12 +178,12 @@ impl Call {
         }
         if self.layer_idx < 0 {
             return Err(Error::invalid(format!(
-                "layer_idx is {}; expected 0 or more",
-                self.layer_idx
+                "{} is {}; expected 0 or more",
+                self.names.layer_idx, self.layer_idx
             )));
         }
         let query_elements = checked_size(&self.query, "query", g.device)?;
-        let output_elements = checked_size(&self.output, "output", g.device)?;
+        let output_elements = checked_size(&self.output, self.names.output, g.device)?;
         let row = g.heads * g.head_size;
         if query_elements % row != 0 {
             return Err(Error::invalid(format!(
@@ -179,7 +199,8 @@ impl Call {
         }
         if output_elements != query_elements {
             return Err(Error::invalid(format!(
-                "output.size is {output_elements}; expected query.size ({query_elements})"
+                "{}.size is {output_elements}; expected query.size ({query_elements})",
+                self.names.output
             )));
         }
         // 64-bit on purpose: layer offsets of real models do not fit an int32.
@@ -189,9 +210,10 @@ impl Call {
             let elements = checked_size(tensor, name, g.device)? as u64;
             if elements < layer_start + layer_stride {
                 return Err(Error::invalid(format!(
-                    "{name}.size is {elements}; expected at least (layer_idx + 1) * seq_len * kv_dim = {} for layer_idx {}",
+                    "{name}.size is {elements}; expected at least ({layer} + 1) * seq_len * kv_dim = {} for {layer} {}",
                     layer_start + layer_stride,
-                    self.layer_idx
+                    self.layer_idx,
+                    layer = self.names.layer_idx,
                 )));
             }
             let data: *mut f32 = tensor.data.cast();
@@ -223,8 +245,8 @@ impl Call {
             head_dim: g.head_size as i32,
             softmax_scale: g.softmax_scale,
             query: rows(&self.query),
-            key: cache(&self.key, "key")?,
-            value: cache(&self.value, "value")?,
+            key: cache(&self.key, self.names.key)?,
+            value: cache(&self.value, self.names.value)?,
             output: rows(&self.output),
             stream: self.stream,
             ..crate::capi::attention::DEFAULT_DESC

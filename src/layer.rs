@@ -1,7 +1,7 @@
 //! The opaque flash attention layer: the engine's `op::FlashAttention` in C.
 
 use crate::capi::types::*;
-use crate::engine::{Call, Geometry, Scratch};
+use crate::engine::{Call, FLASH_NAMES, Geometry, Scratch};
 use crate::error::{Error, Result};
 use std::ffi::c_void;
 
@@ -82,6 +82,7 @@ impl FlashAttentionLayer {
         };
         let [query, key, value] = self.inputs;
         let call = Call {
+            names: &FLASH_NAMES,
             query: query.ok_or_else(|| unset("input 0 (query)"))?,
             key: key.ok_or_else(|| unset("input 1 (key)"))?,
             value: value.ok_or_else(|| unset("input 2 (value)"))?,

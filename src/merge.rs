@@ -2,7 +2,7 @@
 
 use crate::capi::types::kfa_merge_desc;
 use crate::error::{Error, Result};
-use crate::problem::{Device, positive};
+use crate::problem::{Device, Span, aligned, positive};
 use crate::{cuda, dispatch};
 use std::slice;
 
@@ -18,6 +18,9 @@ pub unsafe fn merge(desc: &kfa_merge_desc) -> Result<()> {
     let q_len = positive(desc.q_len, "q_len")?;
     let heads = positive(desc.heads, "heads")?;
     let head_dim = positive(desc.head_dim, "head_dim")?;
+    if device == Device::Cpu && !desc.stream.is_null() {
+        return Err(Error::invalid("stream is set; expected NULL on the CPU"));
+    }
     if desc.reserved != 0 {
         return Err(Error::invalid(format!("reserved is {}; expected 0", desc.reserved)));
     }
@@ -48,6 +51,8 @@ pub unsafe fn merge(desc: &kfa_merge_desc) -> Result<()> {
             return Err(Error::invalid(format!("{name}[{part}] is NULL; expected an array")));
         }
     }
+    let rows = batch * heads * q_len;
+    refuse_bad_memory(desc, outputs, lses, rows * head_dim * 4, rows * 4)?;
     let merge =
         Merge { outputs, lses, output: desc.output, lse: desc.lse, batch, q_len, heads, head_dim };
     match device {
@@ -104,4 +109,40 @@ impl Merge<'_> {
             }
         }
     }
+}
+
+/// Refuses misaligned arrays, and results that overlap anything but exactly a part's own array.
+fn refuse_bad_memory(
+    desc: &kfa_merge_desc,
+    outputs: &[*const f32],
+    lses: &[*const f32],
+    output_bytes: usize,
+    lse_bytes: usize,
+) -> Result<()> {
+    aligned(desc.output.cast(), 4, "output")?;
+    aligned(desc.lse.cast(), 4, "lse")?;
+    let results = [
+        ("output", desc.output.cast_const(), Span::new(desc.output.cast(), output_bytes)),
+        ("lse", desc.lse.cast_const(), Span::new(desc.lse.cast(), lse_bytes)),
+    ];
+    for (list, bytes, pointers, own) in
+        [("outputs", output_bytes, outputs, "output"), ("lses", lse_bytes, lses, "lse")]
+    {
+        for (part, pointer) in pointers.iter().enumerate() {
+            aligned(pointer.cast(), 4, &format!("{list}[{part}]"))?;
+            let span = Span::new(pointer.cast(), bytes);
+            for (result, start, result_span) in results {
+                let in_place = result == own && start == *pointer;
+                if !in_place && result_span.meets(span) {
+                    return Err(Error::invalid(format!(
+                        "{result} overlaps {list}[{part}]; expected separate memory, or exactly the part's own {own}"
+                    )));
+                }
+            }
+        }
+    }
+    if results[0].2.meets(results[1].2) {
+        return Err(Error::invalid("lse overlaps output; expected separate memory"));
+    }
+    Ok(())
 }

@@ -352,7 +352,8 @@ fn dtype(value: kfa_dtype, name: &str) -> Result<Dtype> {
     }
 }
 
-fn aligned(data: *const u8, alignment: usize, name: &str) -> Result<()> {
+/// Refuses an address that its elements cannot have.
+pub fn aligned(data: *const u8, alignment: usize, name: &str) -> Result<()> {
     if !data.addr().is_multiple_of(alignment) {
         return Err(Error::invalid(format!(
             "{name} is {data:p}; expected an address aligned to its {alignment}-byte elements"
@@ -363,19 +364,19 @@ fn aligned(data: *const u8, alignment: usize, name: &str) -> Result<()> {
 
 /// The bytes from a view's first element to its last.
 #[derive(Clone, Copy)]
-struct Span {
+pub struct Span {
     start: usize,
     end: usize,
 }
 
 impl Span {
-    fn new(data: *const u8, bytes: usize) -> Self {
+    pub fn new(data: *const u8, bytes: usize) -> Self {
         let start = data.addr();
         // A null pointer stands for an absent tensor, which meets nothing.
         Self { start, end: if start == 0 { 0 } else { start.saturating_add(bytes) } }
     }
 
-    fn meets(self, other: Self) -> bool {
+    pub fn meets(self, other: Self) -> bool {
         self.start < other.end && other.start < self.end
     }
 }

@@ -2,7 +2,7 @@
 
 use super::types::*;
 use super::{boundary, read};
-use crate::engine::{Call, Geometry};
+use crate::engine::{Call, FLASH_NAMES, Geometry, MHA_NAMES};
 use crate::problem::Device;
 use crate::{cuda, dispatch};
 use std::cell::RefCell;
@@ -63,6 +63,7 @@ unsafe extern "C" fn flash_attention(
         // SAFETY: the caller's.
         let call = unsafe {
             Call {
+                names: &FLASH_NAMES,
                 query: *read(query, "query")?,
                 key: *read(key, "key")?,
                 value: *read(value, "value")?,
@@ -111,6 +112,7 @@ unsafe extern "C" fn mha(
         // SAFETY: the caller's.
         let (call, score) = unsafe {
             let call = Call {
+                names: &MHA_NAMES,
                 query: *read(query, "query")?,
                 key: *read(key_cache, "key_cache")?,
                 value: *read(value_cache, "value_cache")?,

@@ -1,0 +1,44 @@
+# Everything by one word; `make` alone lists the words.
+PREFIX ?= /usr/local
+MAKEFLAGS += --no-print-directory
+
+help:
+	@echo "make setup    install the Debian packages that the C++ side needs"
+	@echo "make build    build library, C++ engine, demo and tests into build/"
+	@echo "make demo     write a story through flash attention and through standard MHA"
+	@echo "make test     run every test"
+	@echo "make lint     check formatting and run clippy"
+	@echo "make header   write kfa.h anew from src/capi"
+	@echo "make install  install to PREFIX ($(PREFIX))"
+	@echo "make clean    delete everything that was built"
+
+setup:
+	@tools/setup
+
+configure: setup
+	cmake -S . -B build -DUSE_CPM=ON
+
+build: configure
+	cmake --build build -j$$(nproc)
+
+demo: configure
+	cmake --build build -j$$(nproc) --target llama_infer
+	@tools/demo
+
+test: setup
+	@tools/test
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+header:
+	KFA_WRITE_HEADER=1 cargo test --features generate-header --test header
+
+install: build
+	cmake --install build --prefix "$(PREFIX)"
+
+clean:
+	rm -rf build build-off target
+
+.PHONY: help setup configure build demo test lint header install clean
