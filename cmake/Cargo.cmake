@@ -20,11 +20,17 @@ set(cargo_dir ${PROJECT_BINARY_DIR}/cargo)
 set(shared_name libkuiper_flash_attention.so)
 set(static_name libkuiper_flash_attention.a)
 file(MAKE_DIRECTORY ${KFA_LIBRARY_DIR})
+set(cargo_build ${CARGO_EXECUTABLE} build --release --lib --locked --target-dir ${cargo_dir})
+if(USE_CUDA)
+  list(PREPEND cargo_build ${CMAKE_COMMAND} -E env NVCC=${NVCC_EXECUTABLE})
+else()
+  list(APPEND cargo_build --no-default-features)
+endif()
 
 # Runs in every build, because only cargo knows what is out of date; what depends on the libraries
 # is linked again only where they changed.
 add_custom_target(kfa_cargo ALL
-  COMMAND ${CARGO_EXECUTABLE} build --release --lib --locked --target-dir ${cargo_dir}
+  COMMAND ${cargo_build}
   COMMAND ${CMAKE_COMMAND} -E copy_if_different ${cargo_dir}/release/${shared_name}
     ${KFA_LIBRARY_DIR}/${shared_name}.${PROJECT_VERSION}
   COMMAND ${CMAKE_COMMAND} -E create_symlink ${shared_name}.${PROJECT_VERSION}
