@@ -14,6 +14,9 @@ pub struct Caps {
     /// Shared memory that one block may opt in to.
     pub shared_per_block: u32,
     pub l2_bytes: u32,
+    /// Thread-block clusters and programmatic dependent launches may be used: the level permits
+    /// them, and the code that the device runs was compiled for 9.0 or later.
+    pub clusters: bool,
 }
 
 /// The level to choose kernels for on a device: `KFA_CUDA_ARCH` may only lower it.

@@ -10,7 +10,7 @@
 //! thread's capture mode relaxed, so that it works inside a stream capture too.
 
 use crate::cuda::caps::{self, Caps};
-use crate::cuda::modules::{MODULES, Module};
+use crate::cuda::modules::{self, MODULES, Module};
 use crate::cuda::params::Params;
 use crate::error::{Error, Result, Status};
 use crate::problem::Problem;
@@ -172,12 +172,14 @@ unsafe fn device(ordinal: i32) -> Result<Device> {
         };
         let capability = attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR)? * 10
             + attribute(CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MINOR)?;
+        let arch = caps::arch(capability);
         let caps = Caps {
             capability,
-            arch: caps::arch(capability),
+            arch,
             sm_count: attribute(CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT)?,
             shared_per_block: attribute(CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN)?,
             l2_bytes: attribute(CU_DEVICE_ATTRIBUTE_L2_CACHE_SIZE)?,
+            clusters: arch >= 90 && modules::know_clusters(capability),
         };
         Ok(Device { handle, caps, primary: AtomicPtr::new(null_mut()) })
     }
@@ -531,11 +533,11 @@ pub struct Launch {
     pub block: u32,
     /// Bytes of dynamic shared memory.
     pub shared: u32,
-    /// Blocks of a cluster along x; 0 for none. 9.0 and later.
+    /// Blocks of a cluster along x; 0 for none. Only where [`Caps::clusters`] says so.
     pub cluster: u32,
     /// Programmatic dependent launch: the kernel may start while its predecessor on the stream
     /// ends, and itself waits (`griddepcontrol.wait`) before it reads what that wrote. Ignored
-    /// before 9.0, where the wait is none either.
+    /// where [`Caps::clusters`] is false, as the wait is none there either.
     pub dependent: bool,
 }
 
@@ -590,7 +592,10 @@ impl Gpu {
             function = kernel.load(self)?;
         }
         let Launch { grid: [x, y, z], block, shared, cluster, dependent } = launch;
-        let dependent = dependent && self.device.caps.capability >= 90;
+        let clusters = self.device.caps.clusters;
+        let dependent = dependent && clusters;
+        // A kernel compiled without clusters would take each block for a whole one.
+        debug_assert!(cluster <= 1 || clusters, "{:?} in clusters", kernel.name);
         let mut values: [*mut c_void; 1] = [(&raw const *params).cast_mut().cast()];
         let result = if cluster == 0 && !dependent {
             // SAFETY: the handle belongs to the current context, and the driver copies the one

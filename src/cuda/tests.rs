@@ -18,6 +18,10 @@ fn machine_code_runs_on_its_major_version_and_ptx_on_later_devices() {
         assert!(portable.runs_on(capability), "{capability}");
     }
     assert!(!portable.runs_on(75));
+    assert_eq!(
+        [89, 90, 100].map(|device| portable.compiled_for(device)),
+        [Some(80), Some(90), Some(80)]
+    );
     let no_ptx = module("sm80/x", &[86], None);
     assert!(no_ptx.runs_on(86) && no_ptx.runs_on(89));
     assert!(!no_ptx.runs_on(80) && !no_ptx.runs_on(90));
