@@ -56,11 +56,13 @@ pub unsafe fn merge(desc: &kfa_merge_desc) -> Result<()> {
     let merge =
         Merge { outputs, lses, output: desc.output, lse: desc.lse, batch, q_len, heads, head_dim };
     match device {
-        // SAFETY: the caller's.
-        Device::Cpu => unsafe { merge.run_on_cpu() },
-        Device::Cuda => return cuda::merge(&merge, desc.stream),
+        Device::Cpu => {
+            // SAFETY: the caller's.
+            unsafe { merge.run_on_cpu() };
+            Ok(())
+        }
+        Device::Cuda => cuda::merge(&merge, desc.stream),
     }
-    Ok(())
 }
 
 /// A validated merge.
@@ -88,8 +90,8 @@ impl Merge<'_> {
             let (sequence, head, position) =
                 (row / (heads * q_len), row / q_len % heads, row % q_len);
             let start = ((sequence * q_len + position) * heads + head) * head_dim;
-            // SAFETY: `row` and `start..start + head_dim` are inside the arrays' shapes. Every element
-            // is read from all parts before it is written, so `output` may be one of them.
+            // SAFETY: `row` and `start..start + head_dim` are inside the arrays' shapes. Every
+            // element is read from all parts before it is written, so `output` may be one of them.
             unsafe {
                 let part_lse = |part: usize| *lses[part].add(row);
                 let max = (0..parts).map(part_lse).fold(f32::NEG_INFINITY, f32::max);
