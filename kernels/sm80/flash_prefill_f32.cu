@@ -11,8 +11,6 @@
 // head_dim class, keys, warps, atoms, blocks per multiprocessor
 ENTRY(d64, 64, 64, 4, 2, 2)
 ENTRY(d128, 128, 64, 8, 1, 1)
-// Twice the rows: a fifth faster where there are enough of them to fill the device.
-ENTRY(d128_wide, 128, 32, 8, 2, 1)
-// For devices with less than 100 KB of shared memory per block.
+// For devices with less than 128 KB of shared memory per block.
 ENTRY(d128_small, 128, 32, 4, 2, 2)
 ENTRY(d256, 256, 32, 8, 1, 1)

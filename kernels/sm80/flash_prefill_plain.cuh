@@ -1,5 +1,6 @@
 // Flash prefill in plain float32 FMA: any dtype, any head_dim up to 512. The fallback of the tensor
-// core kernels (head_dim over 256; fp32 where shared memory is small), and what they are tested by.
+// core kernels (head_dim over 256; 16-bit keys under fp32 queries; fp32 where shared memory is
+// small), and what they are tested by.
 #pragma once
 
 #include "params.h"
@@ -21,7 +22,8 @@ struct PlainShape {
   static constexpr int SHARED_BYTES = 4 * ((ROWS + KEYS) * STRIDE + ROWS * WEIGHT_STRIDE);
 };
 
-template <class T, class Shape>
+/// `T` of queries and output, `S` of keys and values.
+template <class T, class S, class Shape>
 __device__ __forceinline__ void flash_prefill_plain(const KfaAttentionParams& p) {
   constexpr int D = Shape::HEAD_DIM, KEYS = Shape::KEYS, STRIDE = Shape::STRIDE;
   constexpr int MY_ROWS = Shape::ROWS / 16, MY_KEYS = KEYS / 16, MY_FOURS = D / 64;
@@ -33,8 +35,8 @@ __device__ __forceinline__ void flash_prefill_plain(const KfaAttentionParams& p)
   float* const keys = queries + Shape::ROWS * STRIDE;  // then, in turn, values
   float* const weights = keys + KEYS * STRIDE;
 
-  const T* key = static_cast<const T*>(p.key.data) + tile.kv_offset(p.key);
-  const T* value = static_cast<const T*>(p.value.data) + tile.kv_offset(p.value);
+  const S* key = static_cast<const S*>(p.key.data) + tile.kv_offset(p.key);
+  const S* value = static_cast<const S*>(p.value.data) + tile.kv_offset(p.value);
   const int x = threadIdx.x % 16, y = threadIdx.x / 16;
 
   for (int i = threadIdx.x; i < Shape::ROWS * D; i += Shape::THREADS) {
@@ -43,7 +45,7 @@ __device__ __forceinline__ void flash_prefill_plain(const KfaAttentionParams& p)
     const T* query = static_cast<const T*>(p.query.data) + (inside ? tile.offset(p.query, row) + column : 0);
     queries[row * STRIDE + column] = inside ? to_float(*query) * p.scale : 0.f;
   }
-  const auto load = [&](const T* from, int64_t row_stride, int block) {
+  const auto load = [&](const S* from, int64_t row_stride, int block) {
     for (int i = threadIdx.x; i < KEYS * D; i += Shape::THREADS) {
       const int row = i / D, column = i % D, j = block * KEYS + row;
       const bool inside = j < tile.keys && column < p.head_dim;

@@ -58,9 +58,9 @@ __device__ __forceinline__ Halves split(float x, float y) {
   return {reinterpret_cast<const uint32_t&>(high), pack<__half>(x - rounded.x, y - rounded.y)};
 }
 
-/// The two small products of c += a . b; low . low is below fp32's accuracy. The matrix unit cuts
-/// every product at the last bit of the largest or of the sum so far, so all small products of a sum
-/// go first, while the sum is small.
+/// The two small products of c += a . b; low . low is below fp32's accuracy. Scores gather them before
+/// or beside the big one: the matrix unit cuts every product at the last bit of the sum so far, and
+/// cutting 2/3 of the products at the last bit of a small sum halves the error.
 __device__ __forceinline__ void mma_small(float (&c)[4], const uint32_t (&high)[4],
                                           const uint32_t (&low)[4], const uint32_t* b,
                                           const uint32_t* b_low) {
@@ -267,57 +267,52 @@ __device__ __forceinline__ void flash_prefill_split(const KfaAttentionParams& p)
     load(value, p.value, value_vectors, block);
     __syncthreads();  // the keys are there, and nobody reads the last block's values any more
 
-    float score[ATOMS][KEYS / 8][4];
+    float score[ATOMS][KEYS / 8][4] = {};
+    const auto multiply = [&](auto with_small, auto with_big, auto& small) {
+      constexpr bool SMALL = decltype(with_small)::value, BIG = decltype(with_big)::value;
 #pragma unroll
-    for (int a = 0; a < ATOMS; a++) {
+      for (int step = 0; step < D / 16; step++) {
+        uint32_t high[ATOMS][4], low[ATOMS][4];
+#pragma unroll
+        for (int a = 0; a < ATOMS; a++) {
+          const uint32_t from = QueryTile::step(query_lane, step) + a * 16 * QueryTile::ROW_BYTES;
+          load_matrices(high[a], from);
+          if constexpr (SMALL) load_matrices(low[a], from + QueryTile::BYTES);
+        }
+#pragma unroll
+        for (int n = 0; n < KEYS / 16; n++) {
+          const uint32_t from = KeyTile::step(key_lane, step) + n * 16 * KeyTile::ROW_BYTES;
+          uint32_t b[4], b_low[4];
+          load_matrices(b, from);
+          if constexpr (SMALL) load_matrices(b_low, from + KeyTile::BYTES);
+#pragma unroll
+          for (int a = 0; a < ATOMS; a++) {
+            if constexpr (SMALL) {
+              mma_small(small[a][2 * n], high[a], low[a], b, b_low);
+              mma_small(small[a][2 * n + 1], high[a], low[a], b + 2, b_low + 2);
+            }
+            if constexpr (BIG) {
+              mma<__half>(score[a][2 * n], high[a], b[0], b[1]);
+              mma<__half>(score[a][2 * n + 1], high[a], b[2], b[3]);
+            }
+          }
+        }
+      }
+    };
+    if constexpr (ATOMS == 1) {
+      float small[ATOMS][KEYS / 8][4] = {};
+      multiply(std::true_type{}, std::true_type{}, small);
 #pragma unroll
       for (int n = 0; n < KEYS / 8; n++) {
 #pragma unroll
-        for (int i = 0; i < 4; i++) score[a][n][i] = 0.f;
+        for (int i = 0; i < 4; i++) score[0][n][i] += small[0][n][i];
       }
-    }
-#pragma unroll
-    for (int step = 0; step < D / 16; step++) {
-      uint32_t high[ATOMS][4], low[ATOMS][4];
-#pragma unroll
-      for (int a = 0; a < ATOMS; a++) {
-        const uint32_t from = QueryTile::step(query_lane, step) + a * 16 * QueryTile::ROW_BYTES;
-        load_matrices(high[a], from);
-        load_matrices(low[a], from + QueryTile::BYTES);
-      }
-#pragma unroll
-      for (int n = 0; n < KEYS / 16; n++) {
-        const uint32_t from = KeyTile::step(key_lane, step) + n * 16 * KeyTile::ROW_BYTES;
-        uint32_t b[4], b_low[4];
-        load_matrices(b, from);
-        load_matrices(b_low, from + KeyTile::BYTES);
-#pragma unroll
-        for (int a = 0; a < ATOMS; a++) {
-          mma_small(score[a][2 * n], high[a], low[a], b, b_low);
-          mma_small(score[a][2 * n + 1], high[a], low[a], b + 2, b_low + 2);
-        }
-      }
-    }
-    // Keeps the compiler from holding what it has just read until it is needed again: registers are
-    // scarcer than reads.
-    __syncwarp();
-#pragma unroll
-    for (int step = 0; step < D / 16; step++) {
-      uint32_t high[ATOMS][4];
-#pragma unroll
-      for (int a = 0; a < ATOMS; a++) {
-        load_matrices(high[a], QueryTile::step(query_lane, step) + a * 16 * QueryTile::ROW_BYTES);
-      }
-#pragma unroll
-      for (int n = 0; n < KEYS / 16; n++) {
-        uint32_t b[4];
-        load_matrices(b, KeyTile::step(key_lane, step) + n * 16 * KeyTile::ROW_BYTES);
-#pragma unroll
-        for (int a = 0; a < ATOMS; a++) {
-          mma<__half>(score[a][2 * n], high[a], b[0], b[1]);
-          mma<__half>(score[a][2 * n + 1], high[a], b[2], b[3]);
-        }
-      }
+    } else {
+      // No registers for sums of their own: a second reading of the tiles instead. The barrier keeps
+      // the compiler from holding what it has just read until then.
+      multiply(std::true_type{}, std::false_type{}, score);
+      __syncwarp();
+      multiply(std::false_type{}, std::true_type{}, score);
     }
 
     store_values();
@@ -404,25 +399,18 @@ __device__ __forceinline__ void flash_prefill_split(const KfaAttentionParams& p)
 #pragma unroll
         for (int i = 0; i < 8; i++) gathered[a][i / 4][i % 4] = 0.f;
       }
-      uint32_t b[KEYS / 16][4];
 #pragma unroll
       for (int step = 0; step < KEYS / 16; step++) {
         const uint32_t from = KeyTile::step(value_lane, n) + step * 16 * KeyTile::ROW_BYTES;
-        uint32_t b_low[4];
-        load_matrices_transposed(b[step], from);
+        uint32_t b[4], b_low[4];
+        load_matrices_transposed(b, from);
         load_matrices_transposed(b_low, from + KeyTile::BYTES);
 #pragma unroll
         for (int a = 0; a < ATOMS; a++) {
-          mma_small(gathered[a][0], high[a][step], low[a][step], b[step], b_low);
-          mma_small(gathered[a][1], high[a][step], low[a][step], b[step] + 2, b_low + 2);
-        }
-      }
-#pragma unroll
-      for (int step = 0; step < KEYS / 16; step++) {
-#pragma unroll
-        for (int a = 0; a < ATOMS; a++) {
-          mma<__half>(gathered[a][0], high[a][step], b[step][0], b[step][1]);
-          mma<__half>(gathered[a][1], high[a][step], b[step][2], b[step][3]);
+          mma_small(gathered[a][0], high[a][step], low[a][step], b, b_low);
+          mma_small(gathered[a][1], high[a][step], low[a][step], b + 2, b_low + 2);
+          mma<__half>(gathered[a][0], high[a][step], b[0], b[1]);
+          mma<__half>(gathered[a][1], high[a][step], b[2], b[3]);
         }
       }
 #pragma unroll
