@@ -4,6 +4,7 @@
 #include <cmath>
 #include <set>
 
+#include "base/cuda.h"
 #include "e2e/model_files.h"
 #include "model/llama.h"
 #ifdef KUIPER_USE_FLASH_ATTENTION
@@ -151,11 +152,13 @@ TEST_P(Generation, TheContextEndsWithAStatus) {
   }
 }
 
-TEST_P(Generation, OtherDevicesAreRefused) {
+TEST_P(Generation, DevicesThatAreNotThereAreRefused) {
   for (AttentionPath path : kPaths) {
     model::LlamaModel llama(GetParam().tokenizer, GetParam().model, path);
-    EXPECT_FALSE(llama.init(base::DeviceType::kDeviceCUDA));
     EXPECT_FALSE(llama.init(base::DeviceType::kDeviceUnknown));
+    std::shared_ptr<kernel::CudaConfig> config;
+    if (base::create_cuda_config(config)) continue;  // there is a GPU, see cuda/
+    EXPECT_FALSE(llama.init(base::DeviceType::kDeviceCUDA));
   }
 }
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <sstream>
 
+#include "base/cuda.h"
 #include "e2e/bad_files.h"
 
 namespace kfa_test {
@@ -137,7 +138,11 @@ TEST_F(LlamaInfer, WrongUsageExitsWithOneLine) {
 }
 
 TEST_F(LlamaInfer, WhatTheModelCannotTakeExitsWithOneLine) {
-  expect_failure(on(own_model(), {"--device=cuda"}), 1, "cuda");
+  std::shared_ptr<kernel::CudaConfig> config;
+  if (!base::create_cuda_config(config)) {
+    expect_failure(on(own_model(), {"--device=cuda"}), 1, "cuda");
+    expect_failure({"--benchmark", "--device=cuda"}, 1, "cuda");
+  }
   expect_failure(on(own_model(), {"--prompt_ids=1,512"}), 1, "512");
   std::string ids = "--prompt_ids=5";
   for (int i = 0; i < 600; ++i) ids += ",5";
