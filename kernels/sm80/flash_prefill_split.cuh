@@ -36,6 +36,8 @@ constexpr float WEIGHT_EXPONENT = 12.f;
 constexpr int MAX_EXPONENT = 112;
 /// Exponents of value rows, relative to that of key 0, that the weights can carry.
 constexpr int MIN_VALUE_EXPONENT = -50, MAX_VALUE_EXPONENT = 60;
+/// Exponents of key 0 with which their scales are still normal float32.
+constexpr int MIN_REFERENCE = -60, MAX_REFERENCE = 100;
 
 __device__ __forceinline__ float power_of_two(int exponent) {
   return __int_as_float((exponent + 127) << 23);
@@ -206,7 +208,7 @@ __device__ __forceinline__ void flash_prefill_split(const KfaAttentionParams& p)
     for (int distance = 16; distance; distance /= 2) {
       largest = fmaxf(largest, __shfl_xor_sync(~0u, largest, distance));
     }
-    reference = min(max(exponent_of(largest), -50), 40);
+    reference = min(max(exponent_of(largest), MIN_REFERENCE), MAX_REFERENCE);
   }
   const auto store_values = [&] {
 #pragma unroll
