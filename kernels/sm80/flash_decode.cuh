@@ -45,6 +45,7 @@ struct Unit {
   int first_row;
   int rows;
   int group;
+  float inverse_group;
   /// Valid keys of the sequence.
   int keys;
   /// Keys that every row sees.
@@ -53,9 +54,9 @@ struct Unit {
   const int* limits;
   const KfaAttentionParams* p;
 
-  // Divisions are slow; the common case of one position needs none.
   __device__ __forceinline__ int position(int row) const {
-    return p->q_len == 1 ? 0 : (first_row + row) / group;
+    // (first_row + row) / group in few instructions: exact, as rows are far fewer than 2^20.
+    return static_cast<int>((first_row + row + 0.5f) * inverse_group);
   }
   __device__ __forceinline__ int head(int row) const {
     return kv_head * group + first_row + row - position(row) * group;
@@ -251,6 +252,7 @@ __device__ __forceinline__ void merge(const Unit& unit, unsigned char* shared, i
   const int share = ELEMENTS / cluster;
 
   __syncthreads();  // every warp has left its state
+  cluster_wait();
 #pragma unroll 1
   for (int i = threadIdx.x; i < ELEMENTS; i += blockDim.x) {
     const int row = i / QUADS;
@@ -286,6 +288,7 @@ __device__ __forceinline__ void merge(const Unit& unit, unsigned char* shared, i
     }
   }
   if (cluster == 1) return;
+  release_successor();
 
   cluster_arrive();
   cluster_wait();
@@ -315,10 +318,50 @@ __device__ __forceinline__ void merge(const Unit& unit, unsigned char* shared, i
   }
 }
 
+/// A block's query rows on their way from global to shared memory: eight columns per thread, padded
+/// with zeros. In two steps, so that they are asked for before the flood of keys, which they would
+/// otherwise wait behind, and stored after it is under way.
+template <class Core>
+struct QueryLoad {
+  using T = typename Core::Output;
+  static constexpr int PIECES = Core::ROWS * Core::DIM / 8;
+  T first[8];
+
+  __device__ __forceinline__ static void load(T (&to)[8], const Unit& unit, int piece) {
+    const int row = piece / (Core::DIM / 8);
+    const int column = piece % (Core::DIM / 8) * 8;
+    const int columns = row < unit.rows ? unit.p->head_dim - column : 0;
+    const T* from = unit.at<T>(unit.p->query, min(row, unit.rows - 1)) + column;
+#pragma unroll
+    for (int i = 0; i < 8; i++) to[i] = i < columns ? from[i] : from_float<T>(0.f);
+  }
+
+  __device__ __forceinline__ static void store(T* query, const T (&from)[8], int piece) {
+    T* to = query + piece / (Core::DIM / 8) * Core::QUERY_PITCH + piece % (Core::DIM / 8) * 8;
+#pragma unroll
+    for (int i = 0; i < 8; i++) to[i] = from[i];
+  }
+
+  __device__ __forceinline__ void start(const Unit& unit) {
+    if (threadIdx.x < PIECES) load(first, unit, threadIdx.x);
+  }
+
+  __device__ __forceinline__ void finish(const Unit& unit, T* query) const {
+    if (threadIdx.x < PIECES) store(query, first, threadIdx.x);
+#pragma unroll 1
+    for (int piece = threadIdx.x + blockDim.x; piece < PIECES; piece += blockDim.x) {
+      T next[8];
+      load(next, unit, piece);
+      store(query, next, piece);
+    }
+  }
+};
+
 /// The whole kernel. Grid: splits (in whole clusters), KV heads x tiles of rows, batch.
 template <class Core>
 __device__ __forceinline__ void run(const KfaAttentionParams& p) {
   using Keys = typename Core::Keys;
+  using Sizes = Layout<Core>;
   extern __shared__ __align__(16) unsigned char shared[];
   // Through a shuffle, so that the compiler knows it to be the same in the whole warp.
   const int warp = __shfl_sync(0xffffffff, threadIdx.x / 32, 0);
@@ -328,84 +371,80 @@ __device__ __forceinline__ void run(const KfaAttentionParams& p) {
   cluster_arrive();  // nothing may be sent to a peer before it runs
   Unit unit;
   unit.p = &p;
-  unit.group = p.heads / p.kv_heads;
+  // An integer, so rounding repairs the approximate division.
+  unit.group = static_cast<int>(__fdividef(p.heads, p.kv_heads) + 0.5f);
+  unit.inverse_group = __fdividef(1.f, unit.group);
   const int all_rows = p.q_len * unit.group;
   const int row_tiles = (all_rows + Core::ROWS - 1) / Core::ROWS;
   unit.batch = blockIdx.z;
   unit.kv_head = row_tiles == 1 ? blockIdx.y : blockIdx.y / row_tiles;
   unit.first_row = (blockIdx.y - unit.kv_head * row_tiles) * Core::ROWS;
   unit.rows = min(all_rows - unit.first_row, Core::ROWS);
-
-  wait_for_predecessor();
-  unit.keys = p.pos ? min(max(*p.pos, -1), p.kv_len - 1) + 1 : p.kv_len;
-  unit.common_keys = unit.limit_at(unit.position(0));
-
   const Keys keys(p.key, unit);
   const Keys values(p.value, unit);
-  const uint32_t ring = shared_address(shared) + warp * Layout<Core>::WARP;
+  const uint32_t ring = shared_address(shared) + warp * Sizes::WARP;
+  typename Core::Query* query = reinterpret_cast<typename Core::Query*>(shared + warps * Sizes::WARP);
+  int* limits = reinterpret_cast<int*>(shared + warps * Sizes::WARP + Sizes::QUERY);
+  unit.limits = limits;
   if (p.head_dim < Core::DIM) {
     // Columns past head_dim are never copied to, but multiplied: clear them once.
 #pragma unroll 1
-    for (int i = threadIdx.x % 32; i < Layout<Core>::RING / 16; i += 32) Keys::clear(ring + i * 16);
+    for (int i = threadIdx.x % 32; i < Sizes::RING / 16; i += 32) Keys::clear(ring + i * 16);
     __syncwarp();
   }
+
   // Tiles are dealt to all warps of all splits in turn, so that together they read one moving
   // window of memory, and share whatever number of keys turns out to be valid.
   const int stride = p.splits * warps * Core::KEYS;
   int key = (split * warps + warp) * Core::KEYS;
-#pragma unroll 1
-  for (int s = 0; s < STAGES; s++) {
-    keys.copy(ring + s * 2 * Keys::BYTES, key + s * stride, unit.keys);
-    copy_commit();
-    values.copy(ring + (s * 2 + 1) * Keys::BYTES, key + s * stride, unit.keys);
-    copy_commit();
-  }
-
-  using Query = typename Core::Query;
-  Query* query = reinterpret_cast<Query*>(shared + warps * Layout<Core>::WARP);
-#pragma unroll 1
-  for (int i = threadIdx.x; i < Core::ROWS * Core::DIM / 8; i += blockDim.x) {
-    // Eight loads in flight; what is no query is zero.
-    const int row = i / (Core::DIM / 8);
-    const int column = i % (Core::DIM / 8) * 8;
-    const typename Core::Output* from = unit.at<typename Core::Output>(p.query, min(row, unit.rows - 1)) + column;
-    Query x[8];
-#pragma unroll
-    for (int j = 0; j < 8; j++) {
-      x[j] = row < unit.rows && column + j < p.head_dim ? from[j] : from_float<Query>(0.f);
-    }
-#pragma unroll
-    for (int j = 0; j < 8; j++) query[row * Core::QUERY_PITCH + column + j] = x[j];
-  }
-  int* limits = reinterpret_cast<int*>(shared + warps * Layout<Core>::WARP + Layout<Core>::QUERY);
-  if (threadIdx.x < Core::ROWS) {
-    limits[threadIdx.x] = unit.limit_at(unit.position(min(static_cast<int>(threadIdx.x), unit.rows - 1)));
-  }
-  unit.limits = limits;
-  __syncthreads();
-
-  Core core(unit, query);
+  wait_for_predecessor();
+  // The successor's blocks may take their places as ours leave them, ready to start at our end.
+  // Clusters must not: they would be packed into what room is left, unevenly.
+  if (cluster_size() == 1) release_successor();
+  QueryLoad<Core> query_load;
+  query_load.start(unit);
+  unit.keys = p.pos ? min(max(*p.pos, -1), p.kv_len - 1) + 1 : p.kv_len;
+  unit.common_keys = unit.limit_at(unit.position(0));
+  int next = key;
   int stage = 0;
-  for (; key < unit.keys; key += stride) {
+  Core core(unit, query);
+  // The first STAGES rounds only start copies: one code for both, as a short kernel's time goes
+  // into fetching instructions.
+#pragma unroll 1
+  for (int round = 0;; round++) {
     const uint32_t tile = ring + stage * 2 * Keys::BYTES;
-    copy_wait<2 * STAGES - 1>();
-    __syncwarp();
-    core.score(tile, key);
-    __syncwarp();
-    keys.copy(tile, key + STAGES * stride, unit.keys);
+    if (round == STAGES) {
+      query_load.finish(unit, query);
+      if (threadIdx.x < Core::ROWS) {
+        const int row = min(static_cast<int>(threadIdx.x), unit.rows - 1);
+        limits[threadIdx.x] = unit.limit_at(unit.position(row));
+      }
+      __syncthreads();
+      core.take_query();
+    }
+    if (round >= STAGES) {
+      if (key >= unit.keys) break;
+      copy_wait<2 * STAGES - 1>();
+      __syncwarp();
+      core.score(tile, key);
+      __syncwarp();
+    }
+    keys.copy(tile, next, unit.keys);
     copy_commit();
-    core.weigh(key);
-    copy_wait<2 * STAGES - 1>();
-    __syncwarp();
-    core.accumulate(tile + Keys::BYTES, key);
-    __syncwarp();
-    values.copy(tile + Keys::BYTES, key + STAGES * stride, unit.keys);
+    if (round >= STAGES) {
+      core.weigh(key);
+      copy_wait<2 * STAGES - 1>();
+      __syncwarp();
+      core.accumulate(tile + Keys::BYTES, key);
+      __syncwarp();
+      key += stride;
+    }
+    values.copy(tile + Keys::BYTES, next, unit.keys);
     copy_commit();
+    next += stride;
     stage = stage + 1 == STAGES ? 0 : stage + 1;
   }
-  release_successor();
-  core.leave(typename Core::StateView{reinterpret_cast<float*>(shared + warp * Layout<Core>::WARP)});
-  cluster_wait();
+  core.leave(typename Core::StateView{reinterpret_cast<float*>(shared + warp * Sizes::WARP)});
   merge<Core>(unit, shared, split);
 }
 

@@ -4,44 +4,80 @@
 namespace kfa::decode {
 namespace {
 
-constexpr int THREADS = 128;
+/// Each column of a row is summed by this many threads, each over every GROUPS-th part, so that the
+/// sums of up to 32 parts are all asked for at once.
+constexpr int GROUPS = 4;
+constexpr int MAX_COLUMNS = 128;
+constexpr int BATCH = 32 / GROUPS;
 
-/// `splits` here counts the parts per row.
+/// `splits` here counts the parts per row. Block: head_dim threads in whole warps, up to the
+/// limit, times GROUPS.
 template <class T>
 __device__ __forceinline__ void combine(const KfaAttentionParams& p) {
+  __shared__ float shared[GROUPS][MAX_COLUMNS];
   const int64_t row = blockIdx.x;
   const int position = row % p.q_len;
   const int head = row / p.q_len % p.heads;
   const int64_t batch = row / p.q_len / p.heads;
   const int64_t rows = static_cast<int64_t>(p.batch) * p.heads * p.q_len;
-  const float* sums = p.workspace + row * p.splits * p.head_dim;
-  const float2 none = {-INFINITY, 0.f};
-  const float* statistics = p.workspace + rows * p.splits * p.head_dim + row * p.splits * 2;
+  const int parts = p.splits;
+  const int columns = blockDim.x / GROUPS;
+  const int lane = threadIdx.x % 32;
+  const int group = threadIdx.x / columns;
+  const int column = threadIdx.x - group * columns;
+  const float* sums = p.workspace + row * parts * p.head_dim;
+  // Maximum and denominator of each part.
+  const float* statistics = p.workspace + (rows * p.head_dim + row * 2) * parts;
+  T* to = static_cast<T*>(p.output.data) + batch * p.output.batch_stride +
+          position * p.output.row_stride + head * p.output.head_stride;
   wait_for_predecessor();
   release_successor();
 
-  // A lane per part, so that all parts' statistics arrive at once.
-  const int lane = threadIdx.x % 32;
-  float max = none.x;
-  for (int part = lane; part < p.splits; part += 32) max = fmaxf(max, statistics[part * 2]);
-#pragma unroll
-  for (int offset = 16; offset > 0; offset /= 2) {
-    max = fmaxf(max, __shfl_xor_sync(0xffffffff, max, offset));
-  }
-  for (int d = threadIdx.x; d < p.head_dim; d += THREADS) {
+#pragma unroll 1
+  for (int first = 0; first < p.head_dim; first += columns) {
+    const int d = first + column;
     float sum = 0;
+    float max = -INFINITY;
     float denominator = 0;
-#pragma unroll 4
-    for (int part = 0; part < p.splits; part++) {
-      const float weight = rescale(statistics[part * 2], max);
-      const float x = sums[part * p.head_dim + d];
-      sum += weight == 0.f ? 0.f : weight * x;
-      denominator += weight * statistics[part * 2 + 1];
+#pragma unroll 1
+    for (int base = 0; base < parts; base += 32) {
+      float x[BATCH];
+#pragma unroll
+      for (int i = 0; i < BATCH; i++) {
+        const int part = base + group + i * GROUPS;
+        x[i] = part < parts && d < p.head_dim ? sums[part * p.head_dim + d] : 0.f;
+      }
+      if (base == 0) {
+        for (int part = lane; part < parts; part += 32) max = fmaxf(max, statistics[part * 2]);
+#pragma unroll
+        for (int offset = 16; offset > 0; offset /= 2) {
+          max = fmaxf(max, __shfl_xor_sync(0xffffffff, max, offset));
+        }
+      }
+      // A lane per part.
+      float weight = 0;
+      if (base + lane < parts) {
+        weight = rescale(statistics[(base + lane) * 2], max);
+        denominator += weight * statistics[(base + lane) * 2 + 1];
+      }
+#pragma unroll
+      for (int i = 0; i < BATCH; i++) {
+        sum += __shfl_sync(0xffffffff, weight, group + i * GROUPS) * x[i];
+      }
     }
-    T* to = static_cast<T*>(p.output.data) + batch * p.output.batch_stride +
-            position * p.output.row_stride + head * p.output.head_stride;
-    to[d] = from_float<T>(denominator == 0.f ? 0.f : sum / denominator);
-    if (d == 0 && p.lse) {
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+      denominator += __shfl_xor_sync(0xffffffff, denominator, offset);
+    }
+    shared[group][column] = sum;
+    __syncthreads();
+    if (group == 0 && d < p.head_dim) {
+#pragma unroll
+      for (int g = 1; g < GROUPS; g++) sum += shared[g][column];
+      to[d] = from_float<T>(denominator == 0.f ? 0.f : sum / denominator);
+    }
+    __syncthreads();
+    if (threadIdx.x == 0 && first == 0 && p.lse) {
       p.lse[row] = denominator == 0.f ? -INFINITY : (max + log2f(denominator)) * LN_2;
     }
   }
@@ -51,7 +87,7 @@ __device__ __forceinline__ void combine(const KfaAttentionParams& p) {
 }  // namespace kfa::decode
 
 #define KFA_FLASH_DECODE_COMBINE(type, T)                            \
-  extern "C" __global__ void __launch_bounds__(kfa::decode::THREADS) \
+  extern "C" __global__ void __launch_bounds__(kfa::decode::GROUPS * kfa::decode::MAX_COLUMNS) \
       kfa_flash_decode_combine_##type(const __grid_constant__ KfaAttentionParams p) { \
     kfa::decode::combine<T>(p);                                      \
   }

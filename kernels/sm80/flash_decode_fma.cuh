@@ -40,6 +40,7 @@ struct FmaCore {
   using StateView = State<ROWS, DIM>;
 
   const Unit& unit;
+  const float* shared_query;
   float query[ROWS][COLUMNS];
   float scores[LANE_KEYS][ROWS];
   float max[ROWS];
@@ -62,17 +63,22 @@ struct FmaCore {
     unpack(to, x, T());
   }
 
-  __device__ __forceinline__ FmaCore(const Unit& u, const float* q) : unit(u) {
+  __device__ __forceinline__ FmaCore(const Unit& u, const float* q) : unit(u), shared_query(q) {
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+#pragma unroll
+      for (int i = 0; i < COLUMNS; i++) sums[r][i] = 0;
+      max[r] = -INFINITY;
+      denominator[r] = 0;
+    }
+  }
+
+  __device__ __forceinline__ void take_query() {
     const float scale = unit.p->scale * LOG2_E;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
 #pragma unroll
-      for (int i = 0; i < COLUMNS; i++) {
-        query[r][i] = q[r * QUERY_PITCH + column(i)] * scale;
-        sums[r][i] = 0;
-      }
-      max[r] = -INFINITY;
-      denominator[r] = 0;
+      for (int i = 0; i < COLUMNS; i++) query[r][i] = shared_query[r * QUERY_PITCH + column(i)] * scale;
     }
   }
 

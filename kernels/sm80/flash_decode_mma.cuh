@@ -63,6 +63,8 @@ struct MmaCore {
     }
   }
 
+  __device__ __forceinline__ void take_query() {}
+
   __device__ __forceinline__ void score(uint32_t tile, int) {
     // Two chains of products, so that one's latency hides the other's.
     float even[TILES][4] = {};

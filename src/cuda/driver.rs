@@ -514,6 +514,17 @@ impl Kernel {
                 CUresult::CUDA_SUCCESS => {}
                 error => return error,
             }
+            if gpu.device.caps.clusters {
+                // Clusters of up to 16 blocks, twice what every device with clusters runs.
+                match sys::cuFuncSetAttribute(
+                    function,
+                    CU_FUNC_ATTRIBUTE_NON_PORTABLE_CLUSTER_SIZE_ALLOWED,
+                    1,
+                ) {
+                    CUresult::CUDA_SUCCESS => {}
+                    error => return error,
+                }
+            }
             sys::cuFuncSetAttribute(
                 function,
                 CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES,

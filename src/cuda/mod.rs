@@ -3,6 +3,7 @@
 mod arch;
 mod caps;
 mod driver;
+mod flash_decode;
 mod flash_prefill;
 mod merge;
 mod modules;

@@ -5,7 +5,7 @@ use crate::cuda::caps::{self, Caps};
 use crate::cuda::driver::Gpu;
 use crate::cuda::modules::{MODULES, Module};
 use crate::cuda::reason::Reason;
-use crate::cuda::{flash_prefill, standard_mha};
+use crate::cuda::{flash_decode, flash_prefill, standard_mha};
 use crate::error::Result;
 use crate::problem::Problem;
 use crate::settings::Mode;
@@ -39,6 +39,16 @@ pub struct Entry {
 }
 
 pub static TABLE: &[Entry] = &[
+    Entry {
+        name: c"cuda.flash_decode.sm80",
+        family: Mode::Flash,
+        arch: Arch::Sm80,
+        modules: flash_decode::MODULES,
+        supports: flash_decode::supports,
+        workspace_size: flash_decode::workspace_size,
+        min_workspace_size: flash_decode::workspace_size,
+        run: flash_decode::run,
+    },
     Entry {
         name: c"cuda.flash_prefill.sm80",
         family: Mode::Flash,

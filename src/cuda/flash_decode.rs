@@ -1,0 +1,213 @@
+//! Flash decode: up to 16 query positions against a long cache, split over keys.
+//! `docs/cuda-decode.md` tells how the kernels work and what they reach.
+
+use crate::cuda::arch::sm80::{self, DecodePlan, DecodeShape};
+use crate::cuda::arch::sm90;
+use crate::cuda::caps::Caps;
+use crate::cuda::driver::{Gpu, Kernel, Launch};
+use crate::cuda::params::Params;
+use crate::cuda::reason::Reason;
+use crate::dtype::Dtype::{self, Bf16, Fp16, Fp32};
+use crate::error::Result;
+use crate::problem::Problem;
+use std::ffi::CStr;
+
+const F16: &str = "sm80/flash_decode_f16";
+const BF16: &str = "sm80/flash_decode_bf16";
+const F32: &str = "sm80/flash_decode_f32";
+const MIXED: &str = "sm80/flash_decode_mixed";
+const COMBINE: &str = "sm80/flash_decode_combine";
+
+pub const MODULES: &[&str] = &[F16, BF16, F32, MIXED, COMBINE];
+
+const MAX_Q_LEN: usize = 16;
+const MAX_HEAD_DIM: usize = 512;
+/// The largest grid in its second and third dimensions.
+const MAX_GRID_YZ: usize = 65535;
+/// Threads per column, and columns, of the combine kernel.
+const COMBINE_GROUPS: u32 = 4;
+const COMBINE_COLUMNS: u32 = 128;
+
+/// A kernel, and how it cuts a problem.
+struct Variant {
+    kernel: Kernel,
+    shape: DecodeShape,
+}
+
+const fn half(module: &'static str, name: &'static CStr, head_dim: u32, rows: u32) -> Variant {
+    Variant { kernel: Kernel::new(module, name), shape: DecodeShape::half(head_dim, rows) }
+}
+
+const fn plain(name: &'static CStr, head_dim: u32, rows: u32) -> Variant {
+    Variant { kernel: Kernel::new(F32, name), shape: DecodeShape::plain(head_dim, rows, 4) }
+}
+
+const fn mixed(name: &'static CStr, head_dim: u32, rows: u32) -> Variant {
+    Variant { kernel: Kernel::new(MIXED, name), shape: DecodeShape::plain(head_dim, rows, 2) }
+}
+
+// By head_dim class, then by rows, ascending.
+static F16_F16: [Variant; 9] = [
+    half(F16, c"kfa_flash_decode_f16_f16_d64_r8", 64, 8),
+    half(F16, c"kfa_flash_decode_f16_f16_d64_r32", 64, 32),
+    half(F16, c"kfa_flash_decode_f16_f16_d96_r8", 96, 8),
+    half(F16, c"kfa_flash_decode_f16_f16_d96_r32", 96, 32),
+    half(F16, c"kfa_flash_decode_f16_f16_d128_r8", 128, 8),
+    half(F16, c"kfa_flash_decode_f16_f16_d128_r32", 128, 32),
+    half(F16, c"kfa_flash_decode_f16_f16_d256_r8", 256, 8),
+    half(F16, c"kfa_flash_decode_f16_f16_d256_r16", 256, 16),
+    half(F16, c"kfa_flash_decode_f16_f16_d512_r8", 512, 8),
+];
+static BF16_BF16: [Variant; 9] = [
+    half(BF16, c"kfa_flash_decode_bf16_bf16_d64_r8", 64, 8),
+    half(BF16, c"kfa_flash_decode_bf16_bf16_d64_r32", 64, 32),
+    half(BF16, c"kfa_flash_decode_bf16_bf16_d96_r8", 96, 8),
+    half(BF16, c"kfa_flash_decode_bf16_bf16_d96_r32", 96, 32),
+    half(BF16, c"kfa_flash_decode_bf16_bf16_d128_r8", 128, 8),
+    half(BF16, c"kfa_flash_decode_bf16_bf16_d128_r32", 128, 32),
+    half(BF16, c"kfa_flash_decode_bf16_bf16_d256_r8", 256, 8),
+    half(BF16, c"kfa_flash_decode_bf16_bf16_d256_r16", 256, 16),
+    half(BF16, c"kfa_flash_decode_bf16_bf16_d512_r8", 512, 8),
+];
+static F32_F32: [Variant; 11] = [
+    plain(c"kfa_flash_decode_f32_f32_d64_r1", 64, 1),
+    plain(c"kfa_flash_decode_f32_f32_d64_r4", 64, 4),
+    plain(c"kfa_flash_decode_f32_f32_d64_r8", 64, 8),
+    plain(c"kfa_flash_decode_f32_f32_d128_r1", 128, 1),
+    plain(c"kfa_flash_decode_f32_f32_d128_r4", 128, 4),
+    plain(c"kfa_flash_decode_f32_f32_d128_r8", 128, 8),
+    plain(c"kfa_flash_decode_f32_f32_d256_r1", 256, 1),
+    plain(c"kfa_flash_decode_f32_f32_d256_r4", 256, 4),
+    plain(c"kfa_flash_decode_f32_f32_d256_r8", 256, 8),
+    plain(c"kfa_flash_decode_f32_f32_d512_r1", 512, 1),
+    plain(c"kfa_flash_decode_f32_f32_d512_r4", 512, 4),
+];
+static F32_F16: [Variant; 9] = [
+    mixed(c"kfa_flash_decode_f32_f16_d64_r1", 64, 1),
+    mixed(c"kfa_flash_decode_f32_f16_d64_r4", 64, 4),
+    mixed(c"kfa_flash_decode_f32_f16_d64_r8", 64, 8),
+    mixed(c"kfa_flash_decode_f32_f16_d128_r1", 128, 1),
+    mixed(c"kfa_flash_decode_f32_f16_d128_r4", 128, 4),
+    mixed(c"kfa_flash_decode_f32_f16_d128_r8", 128, 8),
+    mixed(c"kfa_flash_decode_f32_f16_d256_r1", 256, 1),
+    mixed(c"kfa_flash_decode_f32_f16_d256_r4", 256, 4),
+    mixed(c"kfa_flash_decode_f32_f16_d512_r4", 512, 4),
+];
+static F32_BF16: [Variant; 9] = [
+    mixed(c"kfa_flash_decode_f32_bf16_d64_r1", 64, 1),
+    mixed(c"kfa_flash_decode_f32_bf16_d64_r4", 64, 4),
+    mixed(c"kfa_flash_decode_f32_bf16_d64_r8", 64, 8),
+    mixed(c"kfa_flash_decode_f32_bf16_d128_r1", 128, 1),
+    mixed(c"kfa_flash_decode_f32_bf16_d128_r4", 128, 4),
+    mixed(c"kfa_flash_decode_f32_bf16_d128_r8", 128, 8),
+    mixed(c"kfa_flash_decode_f32_bf16_d256_r1", 256, 1),
+    mixed(c"kfa_flash_decode_f32_bf16_d256_r4", 256, 4),
+    mixed(c"kfa_flash_decode_f32_bf16_d512_r4", 512, 4),
+];
+static COMBINE_F32: Kernel = Kernel::new(COMBINE, c"kfa_flash_decode_combine_f32");
+static COMBINE_F16: Kernel = Kernel::new(COMBINE, c"kfa_flash_decode_combine_f16");
+static COMBINE_BF16: Kernel = Kernel::new(COMBINE, c"kfa_flash_decode_combine_bf16");
+
+fn variants(query: Dtype, kv: Dtype) -> &'static [Variant] {
+    match (query, kv) {
+        (Fp16, Fp16) => &F16_F16,
+        (Bf16, Bf16) => &BF16_BF16,
+        (Fp32, Fp32) => &F32_F32,
+        (Fp32, Fp16) => &F32_F16,
+        (Fp32, Bf16) => &F32_BF16,
+        _ => &[],
+    }
+}
+
+/// In the narrowest class that holds head_dim, the fewest rows that hold all rows of a KV head, or
+/// else the most there are.
+fn fitting(p: &Problem) -> Option<&'static Variant> {
+    let all = variants(p.query.dtype, p.key.dtype);
+    let class = all.iter().map(|v| v.shape.head_dim).find(|class| p.head_dim <= *class as usize)?;
+    let mut in_class = all.iter().filter(|v| v.shape.head_dim == class).peekable();
+    let rows = p.q_len * p.group();
+    loop {
+        let variant = in_class.next()?;
+        if variant.shape.rows as usize >= rows || in_class.peek().is_none() {
+            return Some(variant);
+        }
+    }
+}
+
+fn plan(p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan {
+    if caps.clusters {
+        sm90::decode_plan(p, shape, caps)
+    } else {
+        sm80::decode_plan(p, shape, caps)
+    }
+}
+
+pub fn supports(p: &Problem, caps: &Caps) -> std::result::Result<(), Reason> {
+    let [query, key, value, output] = [p.query, p.key, p.value, p.output].map(|view| view.dtype);
+    if variants(query, key).is_empty() || value != key || output != query {
+        return Err(Reason::Dtypes { query, key, value, output });
+    }
+    if p.q_len > MAX_Q_LEN {
+        return Err(Reason::QLen { q_len: p.q_len, min: 1, max: MAX_Q_LEN });
+    }
+    let Some(Variant { shape, .. }) = fitting(p) else {
+        return Err(Reason::HeadDim { head_dim: p.head_dim, max: MAX_HEAD_DIM });
+    };
+    if shape.most_warps(caps) == 0 {
+        return Err(Reason::Other("a tile does not fit the device's shared memory"));
+    }
+    // What kernels count in 32 bits, and the limits of a grid.
+    let most = i32::MAX as usize;
+    if p.batch > MAX_GRID_YZ
+        || shape.units(p) / p.batch > MAX_GRID_YZ
+        || p.batch.saturating_mul(p.heads).saturating_mul(p.q_len) > most
+        || p.kv_len > most / 2
+    {
+        return Err(Reason::Other("a size is beyond 32 bits or the largest grid"));
+    }
+    Ok(())
+}
+
+/// Bytes of the states that the second kernel merges: sums, maximum and denominator.
+pub fn workspace_size(p: &Problem, caps: &Caps) -> usize {
+    let Some(Variant { shape, .. }) = fitting(p) else { return 0 };
+    match plan(p, shape, caps).parts() as usize {
+        1 => 0,
+        parts => p.batch * p.heads * p.q_len * parts * (p.head_dim + 2) * 4,
+    }
+}
+
+pub fn run(p: &Problem, gpu: &Gpu) -> Result<()> {
+    let Some(Variant { kernel, shape }) = fitting(p) else {
+        unreachable!("supports() refused this problem");
+    };
+    let caps = gpu.caps();
+    let plan = plan(p, shape, caps);
+    let mut params = Params::new(p);
+    params.splits = plan.splits as i32;
+    let launch = Launch {
+        grid: [plan.splits, (shape.units(p) / p.batch) as u32, p.batch as u32],
+        block: plan.warps * 32,
+        shared: shape.shared(&plan),
+        cluster: if plan.cluster > 1 { plan.cluster } else { 0 },
+        dependent: caps.clusters,
+    };
+    gpu.launch(kernel, launch, &params)?;
+    if plan.parts() == 1 {
+        return Ok(());
+    }
+    let combine = match p.output.dtype {
+        Fp32 => &COMBINE_F32,
+        Fp16 => &COMBINE_F16,
+        Bf16 => &COMBINE_BF16,
+    };
+    params.splits = plan.parts() as i32;
+    let columns = (p.head_dim as u32).next_multiple_of(32).min(COMBINE_COLUMNS);
+    let launch = Launch {
+        grid: [(p.batch * p.heads * p.q_len) as u32, 1, 1],
+        block: COMBINE_GROUPS * columns,
+        dependent: caps.clusters,
+        ..Launch::DEFAULT
+    };
+    gpu.launch(combine, launch, &params)
+}
