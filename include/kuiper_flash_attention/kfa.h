@@ -813,7 +813,7 @@ kfa_status kfa_set_attention_mode(kfa_attention_mode mode);
 kfa_status kfa_set_num_threads(int32_t threads);
 
 /**
- * Number of threads that a CPU call uses; 0, with a message, if they cannot be started.
+ * Number of threads that a CPU call uses, the calling one included.
  */
 int32_t kfa_get_num_threads(void);
 
