@@ -2,7 +2,7 @@
 
 use crate::capi::types::*;
 use crate::error::{Error, Result};
-use crate::problem::{Check, Device, Problem, positive};
+use crate::problem::{Check, DESC_NAMES, Device, Names, Problem, positive};
 use crate::{cuda, dispatch};
 use std::ffi::c_void;
 
@@ -76,20 +76,17 @@ impl Geometry {
     }
 }
 
-/// What the engine's signature calls its arguments, for the messages.
-pub struct Names {
-    pub key: &'static str,
-    pub value: &'static str,
-    pub output: &'static str,
-    pub layer_idx: &'static str,
-}
-
 /// The names of the flash attention kernel and the layer.
-pub static FLASH_NAMES: Names =
-    Names { key: "key", value: "value", output: "output", layer_idx: "layer_idx" };
+pub static FLASH_NAMES: Names = DESC_NAMES;
 /// The names of the standard MHA kernel.
-pub static MHA_NAMES: Names =
-    Names { key: "key_cache", value: "value_cache", output: "mha_out", layer_idx: "layer_index" };
+pub static MHA_NAMES: Names = Names {
+    query: "query",
+    key: "key_cache",
+    value: "value_cache",
+    output: "mha_out",
+    workspace: "score",
+    layer: "layer_index",
+};
 
 /// One attention call of the engine.
 #[derive(Clone, Copy)]
@@ -124,7 +121,7 @@ impl Call {
 
     pub fn run_on_cpu(&self, geometry: &Geometry, workspace: &mut Vec<f32>) -> Result<()> {
         let mut desc = self.describe(geometry)?;
-        let bytes = dispatch::workspace_size(&Problem::new(&desc, Check::All)?)?;
+        let bytes = dispatch::workspace_size(&Problem::named(&desc, Check::All, self.names)?)?;
         let floats = bytes.div_ceil(size_of::<f32>());
         if workspace.len() < floats {
             workspace.try_reserve_exact(floats - workspace.len()).map_err(|_| Error {
@@ -137,7 +134,7 @@ impl Call {
             desc.workspace = workspace.as_mut_ptr().cast();
             desc.workspace_size = workspace.len() * size_of::<f32>();
         }
-        dispatch::run(&Problem::new(&desc, Check::All)?)
+        dispatch::run(&Problem::named(&desc, Check::All, self.names)?)
     }
 
     pub fn run_on_cuda(&self, geometry: &Geometry, scratch: &cuda::DeviceScratch) -> Result<()> {
@@ -157,10 +154,7 @@ impl Call {
         let mut desc = self.describe(geometry)?;
         desc.workspace = score.data;
         desc.workspace_size = elements * size_of::<f32>();
-        let problem = Problem::new(&desc, Check::All).map_err(|error| Error {
-            message: error.message.replace("workspace", "score"),
-            ..error
-        })?;
+        let problem = Problem::named(&desc, Check::All, self.names)?;
         dispatch::run(&problem)
     }
 
@@ -179,10 +173,10 @@ impl Call {
         if self.layer_idx < 0 {
             return Err(Error::invalid(format!(
                 "{} is {}; expected 0 or more",
-                self.names.layer_idx, self.layer_idx
+                self.names.layer, self.layer_idx
             )));
         }
-        let query_elements = checked_size(&self.query, "query", g.device)?;
+        let query_elements = checked_size(&self.query, self.names.query, g.device)?;
         let output_elements = checked_size(&self.output, self.names.output, g.device)?;
         let row = g.heads * g.head_size;
         if query_elements % row != 0 {
@@ -213,7 +207,7 @@ impl Call {
                     "{name}.size is {elements}; expected at least ({layer} + 1) * seq_len * kv_dim = {} for {layer} {}",
                     layer_start + layer_stride,
                     self.layer_idx,
-                    layer = self.names.layer_idx,
+                    layer = self.names.layer,
                 )));
             }
             let data: *mut f32 = tensor.data.cast();

@@ -90,6 +90,27 @@ unsafe impl Send for Problem {}
 // SAFETY: as above.
 unsafe impl Sync for Problem {}
 
+/// What the caller's signature calls its arguments, for the messages.
+pub struct Names {
+    pub query: &'static str,
+    pub key: &'static str,
+    pub value: &'static str,
+    pub output: &'static str,
+    pub workspace: &'static str,
+    /// The engine's index into its caches; a description has none.
+    pub layer: &'static str,
+}
+
+/// The names of `kfa_attention_desc`.
+pub const DESC_NAMES: Names = Names {
+    query: "query",
+    key: "key",
+    value: "value",
+    output: "output",
+    workspace: "workspace",
+    layer: "layer_idx",
+};
+
 /// How much of a description to check.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Check {
@@ -121,6 +142,11 @@ impl Problem {
 
     /// Validates a description. Reads nothing but the description itself.
     pub fn new(desc: &kfa_attention_desc, check: Check) -> Result<Self> {
+        Self::named(desc, check, &DESC_NAMES)
+    }
+
+    /// As [`Problem::new`], with the caller's own names for its arguments.
+    pub fn named(desc: &kfa_attention_desc, check: Check, names: &Names) -> Result<Self> {
         let device = Device::from_c(desc.device, "device")?;
         let mode = Mode::from_c(desc.mode, "mode")?;
         refuse_unimplemented(desc)?;
@@ -147,10 +173,10 @@ impl Problem {
 
         let query_shape = [batch, q_len, heads, head_dim];
         let kv_shape = [batch, kv_len, kv_heads, head_dim];
-        let (query, query_span) = view(&desc.query, query_shape, "query", check)?;
-        let (key, key_span) = view(&desc.key, kv_shape, "key", check)?;
-        let (value, value_span) = view(&desc.value, kv_shape, "value", check)?;
-        let (output, output_span) = view(&desc.output, query_shape, "output", check)?;
+        let (query, query_span) = view(&desc.query, query_shape, names.query, check)?;
+        let (key, key_span) = view(&desc.key, kv_shape, names.key, check)?;
+        let (value, value_span) = view(&desc.value, kv_shape, names.value, check)?;
+        let (output, output_span) = view(&desc.output, query_shape, names.output, check)?;
         refuse_self_overlap(&output, query_shape)?;
 
         let rows = batch
@@ -165,7 +191,7 @@ impl Problem {
 
         if check == Check::All {
             aligned(desc.lse.cast(), 4, "lse")?;
-            aligned(desc.workspace.cast(), 4, "workspace")?;
+            aligned(desc.workspace.cast(), 4, names.workspace)?;
             aligned(desc.pos_device.cast(), 4, "pos_device")?;
             if desc.workspace.is_null() && desc.workspace_size > 0 {
                 return Err(Error::invalid(format!(
@@ -177,26 +203,28 @@ impl Problem {
             let workspace_span = Span::new(desc.workspace.cast(), desc.workspace_size);
             let pos_span = Span::new(desc.pos_device.cast(), 4);
             let inputs = [
-                ("query", query, query_span),
-                ("key", key, key_span),
-                ("value", value, value_span),
+                (names.query, query, query_span),
+                (names.key, key, key_span),
+                (names.value, value, value_span),
             ];
             for (name, input, span) in inputs {
-                let in_place = name == "query" && same_view(&input, &output);
+                let in_place = name == names.query && same_view(&input, &output);
                 if !in_place
                     && output_span.meets(span)
                     && !rows_interleave(
                         &output,
                         query_shape,
                         &input,
-                        if name == "query" { query_shape } else { kv_shape },
+                        if name == names.query { query_shape } else { kv_shape },
                     )
                 {
                     return Err(Error::invalid(format!(
-                        "output overlaps {name}; expected separate memory, or exactly the query view"
+                        "{} overlaps {name}; expected separate memory, or exactly the query view",
+                        names.output
                     )));
                 }
-                for (writable, writable_span) in [("lse", lse_span), ("workspace", workspace_span)]
+                for (writable, writable_span) in
+                    [("lse", lse_span), (names.workspace, workspace_span)]
                 {
                     if writable_span.meets(span) {
                         return Err(Error::invalid(format!(
@@ -206,12 +234,12 @@ impl Problem {
                 }
             }
             for (a, b, overlap) in [
-                ("lse", "output", lse_span.meets(output_span)),
-                ("workspace", "output", workspace_span.meets(output_span)),
-                ("workspace", "lse", workspace_span.meets(lse_span)),
-                ("output", "pos_device", output_span.meets(pos_span)),
+                ("lse", names.output, lse_span.meets(output_span)),
+                (names.workspace, names.output, workspace_span.meets(output_span)),
+                (names.workspace, "lse", workspace_span.meets(lse_span)),
+                (names.output, "pos_device", output_span.meets(pos_span)),
                 ("lse", "pos_device", lse_span.meets(pos_span)),
-                ("workspace", "pos_device", workspace_span.meets(pos_span)),
+                (names.workspace, "pos_device", workspace_span.meets(pos_span)),
             ] {
                 if overlap {
                     return Err(Error::invalid(format!(

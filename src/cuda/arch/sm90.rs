@@ -26,7 +26,13 @@ pub fn decode_plan(p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan 
         return plan(tiles, 1, 1);
     }
     if units * 4 >= sms * 3 {
-        let warps = if tiles <= 16 { 2 } else if tiles <= 64 { 4 } else { 8 };
+        let warps = if tiles <= 16 {
+            2
+        } else if tiles <= 64 {
+            4
+        } else {
+            8
+        };
         return spread(plan(warps, 1, 1), units, caps);
     }
     let cluster = largest_cluster(units, tiles, sms);
