@@ -138,7 +138,7 @@ impl Call {
     }
 
     pub fn run_on_cuda(&self, geometry: &Geometry, scratch: &cuda::DeviceScratch) -> Result<()> {
-        let problem = Problem::new(&self.describe(geometry)?, Check::All)?;
+        let problem = Problem::named(&self.describe(geometry)?, Check::All, self.names)?;
         cuda::run_in(&problem, geometry.seq_len, scratch)
     }
 
