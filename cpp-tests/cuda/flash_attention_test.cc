@@ -20,7 +20,6 @@ TEST_F(TestFlashAttentionCuda, ForwardAtRealShapes) {
     for (int32_t pos : {0, model.seq_len / 2 + 3, model.seq_len - 1}) {
       SCOPED_TRACE(testing::Message() << model << ", pos " << pos);
       run_and_compare(Host(model, pos));
-      EXPECT_EQ(std::string(kfa_last_kernel_name()).rfind("cpu.flash", 0), 0u);  // ran last
     }
   }
 }
