@@ -16,7 +16,9 @@ include(CMakeDependentOption)
 cmake_dependent_option(USE_CUDA "Build for CUDA devices, too" ${nvcc_found} USE_FLASH_ATTENTION OFF)
 
 set(summary_cuda "off (USE_CUDA)")
-if(NOT nvcc_found)
+if(NOT USE_FLASH_ATTENTION)
+  set(summary_cuda "off: it is part of USE_FLASH_ATTENTION")
+elseif(NOT nvcc_found)
   set(summary_cuda
     "off: no nvcc in CUDACXX, CUDA_HOME, PATH or .venv, where tools/setup-cuda installs one")
   if(USE_CUDA)
