@@ -5,9 +5,6 @@ use crate::cuda::arch::sm80::{DecodePlan, DecodeShape, decode_parts};
 use crate::cuda::caps::Caps;
 use crate::problem::Problem;
 
-/// Shared memory of a multiprocessor, of which a block may have `shared_per_block` at most.
-const RESERVED_PER_BLOCK: usize = 1024;
-
 /// Up to this many bytes of keys and values per block, one kernel with clusters is faster than two
 /// kernels with more blocks: clusters fill a device unevenly.
 const CLUSTER_BYTES: usize = 640 << 10;
@@ -39,8 +36,7 @@ pub fn decode_plan(p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan 
     let bytes = units * 2 * p.kv_len * p.head_dim * p.key.dtype.size();
     let most_parts = decode_parts(p);
     if bytes <= units * cluster * CLUSTER_BYTES || most_parts == 1 {
-        let per_block = tiles.div_ceil(cluster);
-        let warps = if per_block > 8 && per_block <= 16 { 4 } else { per_block.min(8) };
+        let warps = cluster_warps(shape, cluster, tiles.div_ceil(cluster), caps);
         return plan(warps, cluster, cluster);
     }
     // All multiprocessors, and few bytes in flight on each: more only queue before the memory, and
@@ -56,6 +52,22 @@ pub fn decode_plan(p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan 
     if cluster == 1 { spread(plan, units * splits, caps) } else { plan }
 }
 
+/// Warps of a block of a cluster. Blocks small enough for two on a multiprocessor let a successor's
+/// clusters take the same places, one cluster per part of the device; larger ones drive them
+/// elsewhere, which costs more than the warps bring. Pairs fit anywhere.
+fn cluster_warps(shape: &DecodeShape, cluster: usize, tiles: usize, caps: &Caps) -> usize {
+    let half = (caps.shared_per_block / 2).saturating_sub(shape.per_block + shape.per_peer);
+    let most = match half / shape.per_warp {
+        0 | 1 => 8,
+        warps => warps.min(8) as usize,
+    };
+    match tiles {
+        ..=16 if most < 8 => tiles.min(4),
+        17.. if cluster == 2 => 8,
+        _ => tiles.min(most),
+    }
+}
+
 /// The largest cluster that leaves a block four tiles and the device room for all units at once: a
 /// cluster lies within one part of the device, and the larger it is, the more of that part it wastes.
 fn largest_cluster(units: usize, tiles: usize, sms: usize) -> usize {
@@ -69,7 +81,8 @@ fn largest_cluster(units: usize, tiles: usize, sms: usize) -> usize {
 /// share of them; a dependent launch would else put blocks wherever there is room first.
 fn spread(plan: DecodePlan, blocks: usize, caps: &Caps) -> DecodePlan {
     let share = blocks.div_ceil(caps.sm_count as usize);
+    // A multiprocessor has 1 KB more than one block may ask for, and keeps 1 KB per block.
     let bytes = caps.shared_per_block as usize / (share + 1);
-    let least_shared = if share <= 6 { bytes.max(RESERVED_PER_BLOCK) as u32 } else { 0 };
+    let least_shared = if share <= 6 { bytes as u32 } else { 0 };
     DecodePlan { least_shared, ..plan }
 }
