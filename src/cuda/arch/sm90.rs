@@ -41,12 +41,12 @@ pub fn decode_plan(p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan 
     }
     // All multiprocessors, and few bytes in flight on each: more only queue before the memory, and
     // unevenly. Clusters only as far as the workspace forbids that many parts.
-    let splits = (sms / units).min(tiles / 4).max(1);
+    let room = sms / units;
     let mut cluster = 1;
-    while splits / cluster > most_parts.min(64) && cluster < 8 {
+    while room / cluster > most_parts.min(64) && cluster < 8 {
         cluster *= 2;
     }
-    let splits = (splits / cluster).min(most_parts) * cluster;
+    let splits = (room.min(tiles / 4) / cluster).clamp(1, most_parts) * cluster;
     let warps = if splits <= 4 && p.key.dtype.size() == 2 { 2 } else { 4 };
     let plan = plan(warps, cluster, splits);
     if cluster == 1 { spread(plan, units * splits, caps) } else { plan }
