@@ -1,6 +1,8 @@
 # Everything by one word; `make` alone lists the words.
 PREFIX ?= /usr/local
 MAKEFLAGS += --no-print-directory
+# One build of the crate and its kernels serves cargo, CMake and the tests.
+export CARGO_TARGET_DIR := $(CURDIR)/build/cargo
 
 help:
 	@echo "make setup    install the Debian packages that the C++ side needs"
