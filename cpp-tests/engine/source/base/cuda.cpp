@@ -17,10 +17,10 @@ Status create_cuda_config(std::shared_ptr<kernel::CudaConfig>& config) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error == cudaErrorInsufficientDriver) {
-    return error::InternalError("the engine cannot run on device cuda: no NVIDIA driver is here, or "
-                                "one that is older than the CUDA runtime of this build, " +
-                                std::to_string(CUDART_VERSION / 1000) + "." +
-                                std::to_string(CUDART_VERSION % 1000 / 10));
+    return error::InternalError(
+        "the engine cannot run on device cuda: no NVIDIA driver is here, or one that is older than "
+        "the CUDA runtime of this build, " +
+        std::to_string(CUDART_VERSION / 1000) + "." + std::to_string(CUDART_VERSION % 1000 / 10));
   }
   if (error != cudaSuccess || count == 0) {
     return error::InternalError(std::string("the engine cannot run on device cuda: ") +

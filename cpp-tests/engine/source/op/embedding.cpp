@@ -29,6 +29,7 @@ base::Status EmbeddingLayer::check() const {
 }
 
 base::Status EmbeddingLayer::forward() {
-  return launch(kernel::get_emb_kernel(device_type_), get_input(0), get_weight(0), get_output(0), stream());
+  return launch(kernel::get_emb_kernel(device_type_), get_input(0), get_weight(0), get_output(0),
+                stream());
 }
 }  // namespace op

@@ -17,6 +17,7 @@ base::Status SwiGLULayer::check() const {
 }
 
 base::Status SwiGLULayer::forward() {
-  return launch(kernel::get_swiglu_kernel(device_type_), get_input(0), get_input(1), get_output(0), stream());
+  return launch(kernel::get_swiglu_kernel(device_type_), get_input(0), get_input(1), get_output(0),
+                stream());
 }
 }  // namespace op
