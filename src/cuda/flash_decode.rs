@@ -219,8 +219,17 @@ mod tests {
     use crate::settings::Mode;
     use std::ptr::{null, null_mut};
 
-    fn problem([batch, q_len, kv_len, group, kv_heads, head_dim]: [usize; 6], dtypes: (Dtype, Dtype)) -> Problem {
-        let view = |dtype| View { data: null_mut(), dtype, batch_stride: 0, row_stride: 0, head_stride: 0 };
+    fn problem(
+        [batch, q_len, kv_len, group, kv_heads, head_dim]: [usize; 6],
+        dtypes: (Dtype, Dtype),
+    ) -> Problem {
+        let view = |dtype| View {
+            data: null_mut(),
+            dtype,
+            batch_stride: 0,
+            row_stride: 0,
+            head_stride: 0,
+        };
         let (query, key) = (view(dtypes.0), view(dtypes.1));
         Problem {
             device: Device::Cuda,
@@ -260,20 +269,27 @@ mod tests {
         let devices = [caps(80, 108, 163), caps(89, 128, 99), caps(90, 132, 227)];
         let dtypes = [(Fp32, Fp32), (Fp32, Bf16), (Fp16, Fp16)];
         for caps in devices {
-            for (batch, group, kv_heads) in [(1, 4, 8), (1, 1, 32), (1, 1, 1), (1, 71, 1), (3, 8, 5), (40, 4, 8)] {
+            for (batch, group, kv_heads) in
+                [(1, 4, 8), (1, 1, 32), (1, 1, 1), (1, 71, 1), (3, 8, 5), (40, 4, 8)]
+            {
                 for (head_dim, q_len, dtypes) in [1, 64, 80, 128, 200, 256, 512]
                     .into_iter()
                     .flat_map(|d| [1, 3, 16].map(|q| (d, q)))
                     .flat_map(|(d, q)| dtypes.map(|t| (d, q, t)))
                 {
                     let mut last = 0;
-                    for kv_len in [1, 20, 128, 300, 512, 1000, 2048, 4096, 8192, 10_000, 32_768, 200_000] {
+                    for kv_len in
+                        [1, 20, 128, 300, 512, 1000, 2048, 4096, 8192, 10_000, 32_768, 200_000]
+                    {
                         let p = problem([batch, q_len, kv_len, group, kv_heads, head_dim], dtypes);
                         assert!(supports(&p, &caps).is_ok(), "{p:?}");
                         let shape = &fitting(&p).unwrap().shape;
                         let plan = plan(&p, shape, &caps);
                         assert!((1..=8).contains(&plan.warps), "{plan:?} {p:?}");
-                        assert!(plan.splits > 0 && plan.splits % plan.cluster == 0, "{plan:?} {p:?}");
+                        assert!(
+                            plan.splits > 0 && plan.splits % plan.cluster == 0,
+                            "{plan:?} {p:?}"
+                        );
                         assert!(caps.clusters || plan.cluster == 1);
                         assert!(shape.shared(&plan) <= caps.shared_per_block, "{plan:?} {p:?}");
                         // A caller may plan once for the longest cache.
@@ -281,7 +297,10 @@ mod tests {
                         assert!(bytes >= last, "{plan:?} {p:?}");
                         last = bytes;
                         let cache = 2 * batch * kv_len * kv_heads * head_dim * p.key.dtype.size();
-                        assert!(kv_len < 8192 || bytes * 50 < cache, "{bytes} of {cache}: {plan:?}");
+                        assert!(
+                            kv_len < 8192 || bytes * 50 < cache,
+                            "{bytes} of {cache}: {plan:?}"
+                        );
                     }
                 }
             }
