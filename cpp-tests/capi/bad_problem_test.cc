@@ -6,6 +6,7 @@
 
 #include "capi/refused.h"
 #include "support/problem.h"
+#include "support/process.h"
 
 namespace kfa_test {
 namespace {
@@ -360,6 +361,7 @@ class BadDescription : public testing::TestWithParam<BadProblem> {};
 INSTANTIATE_TEST_SUITE_P(Capi, BadDescription, testing::ValuesIn(bad_problems()), NameOf());
 
 TEST_P(BadDescription, IsRefusedAndWritesNothing) {
+  if (GetParam().status == KFA_ERROR_NO_DEVICE) KFA_SKIP_WITH_CUDA();
   // Standard MHA, because it needs a workspace.
   Problem problem(kShape);
   problem.desc.mode = KFA_ATTENTION_MODE_STANDARD;

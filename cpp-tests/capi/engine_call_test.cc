@@ -7,6 +7,7 @@
 
 #include "capi/refused.h"
 #include "support/accuracy.h"
+#include "support/process.h"
 
 namespace kfa_test {
 namespace {
@@ -59,6 +60,7 @@ TEST(EngineKernels, AnyScoreStorageOfOneRowOrMoreServes) {
 
 TEST(EngineKernels, GettersNameTheDeviceTheyLack) {
   for (kfa_device_type device : {KFA_DEVICE_UNKNOWN, KFA_DEVICE_CUDA, 3, -1}) {
+    if (device == KFA_DEVICE_CUDA && cuda_available()) continue;
     SCOPED_TRACE(device);
     const std::string value = device == KFA_DEVICE_CUDA ? "CUDA" : std::to_string(device);
     forget_last_error();
@@ -262,6 +264,7 @@ INSTANTIATE_TEST_SUITE_P(Capi, BadEngineCall, testing::ValuesIn(bad_calls()),
                          [](const auto& info) { return info.param.name(); });
 
 TEST_P(BadEngineCall, IsRefusedAndWritesNothing) {
+  if (GetParam().status == KFA_ERROR_NO_DEVICE) KFA_SKIP_WITH_CUDA();
   for (Route route : kRoutes) {
     if (!(GetParam().routes & (1 << static_cast<int>(route)))) continue;
     SCOPED_TRACE(name_of(route));

@@ -5,6 +5,7 @@
 
 #include "capi/refused.h"
 #include "support/problem.h"
+#include "support/process.h"
 
 namespace kfa_test {
 namespace {
@@ -253,6 +254,7 @@ class BadMergeDescription : public testing::TestWithParam<BadMerge> {};
 INSTANTIATE_TEST_SUITE_P(Capi, BadMergeDescription, testing::ValuesIn(bad_merges()), NameOf());
 
 TEST_P(BadMergeDescription, IsRefusedAndWritesNothing) {
+  if (GetParam().status == KFA_ERROR_NO_DEVICE) KFA_SKIP_WITH_CUDA();
   Merge merge({4, 1, 3, 3, 8}, 2);
   GetParam().spoil(merge);
   const auto before = merge.snapshot();

@@ -6,6 +6,7 @@
 #include "capi/engine_call.h"
 #include "kuiper_flash_attention/kfa.hpp"
 #include "support/problem.h"
+#include "support/process.h"
 
 namespace kfa_test {
 namespace {
@@ -91,6 +92,7 @@ TEST(Wrapper, TheLayerOwnsItsHandle) {
 }
 
 TEST(Wrapper, AnImpossibleLayerThrows) {
+  KFA_SKIP_WITH_CUDA();
   EXPECT_EQ(
       error_of([] { kfa::FlashAttentionLayer(KFA_DEVICE_CUDA, 0, 2, 32, 24, 4, 16); }).status(),
       KFA_ERROR_NO_DEVICE);

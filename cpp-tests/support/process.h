@@ -19,6 +19,12 @@ inline bool flash_disabled() {
 #define KFA_SKIP_WITHOUT_FLASH() \
   if (kfa_test::flash_disabled()) GTEST_SKIP() << "KFA_DISABLE_FLASH_ATTENTION is set"
 
+// Whether CUDA requests are served here: then their refusal cannot be seen.
+inline bool cuda_available() { return kfa_get_mha_kernel(KFA_DEVICE_CUDA) != nullptr; }
+
+#define KFA_SKIP_WITH_CUDA() \
+  if (kfa_test::cuda_available()) GTEST_SKIP() << "this machine has a CUDA device"
+
 // Sets the process's attention mode while in scope.
 class ModeScope {
  public:

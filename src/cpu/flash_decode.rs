@@ -36,7 +36,7 @@ pub struct DecodePlan {
 impl DecodePlan {
     fn new(p: &Problem, threads: usize) -> Self {
         // Few, long runs: their states are all the memory that decode needs beside the scratch.
-        let run = (p.kv_len / 4).clamp(1024, 2048).next_multiple_of(BLOCK);
+        let run = (p.kv_len / 2).clamp(2048, 4096).next_multiple_of(BLOCK);
         let splits = p.kv_len.div_ceil(run);
         // A few tasks per thread even out a busy machine, but a token's keys that a task reads
         // should span a kilobyte, or the hardware prefetcher has nothing to run ahead on.

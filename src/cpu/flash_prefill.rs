@@ -49,9 +49,9 @@ pub struct PrefillPlan {
 
 impl PrefillPlan {
     fn new(p: &Problem, kernels: &Kernels) -> Self {
-        // Sized so that a block of keys and of values (64 KiB each at head_dim 128), the packed
-        // queries and the output tile share an L2 cache of 512 KiB.
-        let keys = (16 * 1024 / p.head_dim).clamp(32, 192) / 8 * 8;
+        // Sized so that a block of keys and of values (60 KiB each at head_dim 128), the packed
+        // queries and the output tile share an L2 cache of 512 KiB; a multiple of every KEY_ROWS.
+        let keys = (16 * 1024 / p.head_dim).clamp(48, 192) / 24 * 24;
         let target_rows = (18 * 1024 / p.head_dim).clamp(48, 192);
         let positions = (target_rows / p.group()).clamp(1, p.q_len);
         Self {

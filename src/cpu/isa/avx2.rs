@@ -100,4 +100,4 @@ impl Vector for F32x8 {
     }
 }
 
-instantiate!(Isa::Avx2, F32x8, key_rows = 4, value_rows = 6, features = "avx2,fma");
+instantiate!(Isa::Avx2, F32x8, key_rows = 3, value_rows = 6, features = "avx2,fma");

@@ -94,4 +94,4 @@ impl Vector for F32x4 {
     unsafe fn prefetch(_address: *const f32) {}
 }
 
-instantiate!(Isa::Portable, F32x4, key_rows = 4, value_rows = 6);
+instantiate!(Isa::Portable, F32x4, key_rows = 3, value_rows = 6);
