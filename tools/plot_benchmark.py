@@ -50,7 +50,7 @@ def main(record_path, plot_path):
     memory.set_ylabel("%")
 
     shape = f"{record['heads']}/{record['kv_heads']}/{record['head_dim']}"
-    figure.suptitle(f"{record["processor"]}, {record['threads']} threads, fp32, {shape}", fontsize=9)
+    figure.suptitle(f"{record['processor']}, {record['threads']} threads, fp32, {shape}", fontsize=9)
     figure.savefig(plot_path, metadata={"Date": None})
 
 
