@@ -287,7 +287,7 @@ mod tests {
                         let plan = plan(&p, shape, &caps);
                         assert!((1..=8).contains(&plan.warps), "{plan:?} {p:?}");
                         assert!(
-                            plan.splits > 0 && plan.splits % plan.cluster == 0,
+                            plan.splits > 0 && plan.splits.is_multiple_of(plan.cluster),
                             "{plan:?} {p:?}"
                         );
                         assert!(caps.clusters || plan.cluster == 1);
