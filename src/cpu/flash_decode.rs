@@ -15,12 +15,13 @@ use crate::cpu::vector::Vector;
 use crate::cpu::{MAX_FLASH_HEAD_DIM, require_fp32};
 use crate::problem::Problem;
 
-/// Tokens per block: one block's keys and values of a head stay in the L1 cache, and its scores
-/// fill whole vectors at every instruction set.
-const BLOCK: usize = 16;
+/// A block's tokens are a multiple of this, so that its scores fill whole vectors everywhere.
+const STEP: usize = 16;
 
 /// How a decode problem is cut into tasks.
 pub struct DecodePlan {
+    /// Tokens per block: its keys and values of a head stay in the L1 cache.
+    block: usize,
     /// Tokens per run.
     run: usize,
     /// Runs per sequence.
@@ -36,7 +37,7 @@ pub struct DecodePlan {
 impl DecodePlan {
     fn new(p: &Problem, threads: usize) -> Self {
         // Few, long runs: their states are all the memory that decode needs beside the scratch.
-        let run = (p.kv_len / 2).clamp(2048, 4096).next_multiple_of(BLOCK);
+        let run = (p.kv_len / 2).clamp(2048, 4096).next_multiple_of(STEP);
         let splits = p.kv_len.div_ceil(run);
         // A few tasks per thread even out a busy machine, but a token's keys that a task reads
         // should span a kilobyte, or the hardware prefetcher has nothing to run ahead on.
@@ -44,6 +45,7 @@ impl DecodePlan {
         let wanted_shares = (4 * threads).div_ceil(p.batch * splits);
         let task_heads = (p.kv_heads / wanted_shares).max(prefetchable);
         Self {
+            block: (2048 / p.head_dim).clamp(STEP, 8 * STEP) / STEP * STEP,
             run,
             splits,
             task_heads,
@@ -80,7 +82,7 @@ pub fn run(p: &Problem, kernels: &Kernels) {
     let plan = DecodePlan::new(p, threads::count());
     let heads = plan.task_heads * p.group();
     let query_floats = heads * (p.head_dim + 16);
-    let scratch = query_floats + 4 * BLOCK + heads * plan.state_stride;
+    let scratch = query_floats + 4 * plan.block + heads * plan.state_stride;
     let bytes = p.batch * p.kv_len * p.kv_heads * p.head_dim * 8;
     threads::run(p.batch * plan.splits * plan.shares, scratch, bytes, |task, scratch| {
         // SAFETY: the table chose kernels that this CPU runs; `supports` accepted the problem.
@@ -111,7 +113,7 @@ pub unsafe fn task<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, scrat
     let end = p.kv_len.min(first + plan.run);
     let query_stride = rows::query_stride::<V>(p.head_dim);
     let (query, rest) = scratch.split_at_mut((end_head - first_head) * query_stride);
-    let (scores, state) = rest.split_at_mut(4 * BLOCK);
+    let (scores, state) = rest.split_at_mut(4 * plan.block);
     let (query, scores) = (query.as_mut_ptr(), scores.as_mut_ptr());
     let state = match plan.splits {
         1 => state.as_mut_ptr(),
@@ -133,10 +135,10 @@ pub unsafe fn task<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, scrat
         let keys_of = |token: usize, kv_head: usize| CacheRows {
             first: p.key.head(batch, token, kv_head),
             stride: p.key.row_stride,
-            count: BLOCK.min(end - token),
+            count: plan.block.min(end - token),
             head_dim: p.head_dim,
         };
-        for token in (first..end).step_by(BLOCK) {
+        for token in (first..end).step_by(plan.block) {
             for kv_head in first_kv_head..end_kv_head {
                 let keys = keys_of(token, kv_head);
                 let values = CacheRows {
@@ -147,8 +149,8 @@ pub unsafe fn task<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, scrat
                 // What the next round of this loop reads, for it to find in the cache.
                 let next_keys = if kv_head + 1 < end_kv_head {
                     keys_of(token, kv_head + 1)
-                } else if token + BLOCK < end {
-                    keys_of(token + BLOCK, first_kv_head)
+                } else if token + plan.block < end {
+                    keys_of(token + plan.block, first_kv_head)
                 } else {
                     CacheRows::NONE
                 };
@@ -194,25 +196,25 @@ unsafe fn attend_block<V: Vector, const R: usize>(
     let Block { keys, values, next_keys } = *block;
     // SAFETY: the caller hands over R heads' queries and states and room for R blocks of scores.
     unsafe {
-        rows::score::<V, R>(query, keys, values, scores, BLOCK);
+        rows::score::<V, R>(query, keys, values, scores, plan.block);
         let mut factors = [1.0; R];
         for (r, factor) in factors.iter_mut().enumerate() {
-            let scores = scores.add(r * BLOCK);
-            for t in keys.count..BLOCK {
+            let scores = scores.add(r * plan.block);
+            for t in keys.count..plan.block {
                 *scores.add(t) = f32::NEG_INFINITY;
             }
             let statistics = state.add(r * plan.state_stride + keys.head_dim);
             let old_max = *statistics;
-            let max = old_max.max(rows::max::<V>(scores, BLOCK));
+            let max = old_max.max(rows::max::<V>(scores, plan.block));
             if max > old_max {
                 *factor = rows::exp_one::<V>(old_max - max);
                 *statistics = max;
             }
-            let sum = rows::exponentiate::<V>(scores, BLOCK, max);
+            let sum = rows::exponentiate::<V>(scores, plan.block, max);
             *statistics.add(1) = *statistics.add(1) * *factor + sum;
         }
         let stride = plan.state_stride;
-        rows::accumulate::<V, R>(scores, BLOCK, values, next_keys, factors, state, stride);
+        rows::accumulate::<V, R>(scores, plan.block, values, next_keys, factors, state, stride);
     }
     R
 }
