@@ -1,8 +1,9 @@
-//! Device to backend, nothing else.
+//! Device to backend, and how a backend's choice reads.
 
 use crate::error::Result;
 use crate::problem::{Device, Problem};
 use crate::{cpu, cuda};
+use std::fmt::{Display, Write};
 
 pub fn run(p: &Problem) -> Result<()> {
     match p.device {
@@ -31,4 +32,21 @@ pub fn available(device: Device) -> Result<()> {
         Device::Cpu => Ok(()),
         Device::Cuda => cuda::available(),
     }
+}
+
+/// Tells a backend's choice: the first kernel that accepts, then why each one before it did not.
+pub fn explain_choice<R: Display>(
+    backend: &str,
+    verdicts: impl Iterator<Item = (&'static str, std::result::Result<(), R>)>,
+) -> String {
+    let mut passed_over = String::new();
+    for (name, verdict) in verdicts {
+        match verdict {
+            Ok(()) => return format!("{name}\n{passed_over}"),
+            Err(reason) => {
+                let _ = writeln!(passed_over, "passed over {name}: {reason}");
+            }
+        }
+    }
+    format!("none: no {backend} kernel serves this problem\n{passed_over}")
 }

@@ -120,8 +120,8 @@ impl Call {
     }
 
     pub fn run_on_cpu(&self, geometry: &Geometry, workspace: &mut Vec<f32>) -> Result<()> {
-        let mut desc = self.describe(geometry)?;
-        let bytes = dispatch::workspace_size(&Problem::named(&desc, Check::All, self.names)?)?;
+        let mut problem = Problem::named(&self.describe(geometry)?, Check::All, self.names)?;
+        let bytes = dispatch::workspace_size(&problem)?;
         let floats = bytes.div_ceil(size_of::<f32>());
         if workspace.len() < floats {
             workspace.try_reserve_exact(floats - workspace.len()).map_err(|_| Error {
@@ -130,11 +130,10 @@ impl Call {
             })?;
             workspace.resize(floats, 0.0);
         }
-        if bytes > 0 {
-            desc.workspace = workspace.as_mut_ptr().cast();
-            desc.workspace_size = workspace.len() * size_of::<f32>();
-        }
-        dispatch::run(&Problem::named(&desc, Check::All, self.names)?)
+        // Our own memory: aligned, and apart from every tensor, so there is nothing to check again.
+        problem.workspace = workspace.as_mut_ptr().cast();
+        problem.workspace_size = workspace.len() * size_of::<f32>();
+        dispatch::run(&problem)
     }
 
     pub fn run_on_cuda(&self, geometry: &Geometry, scratch: &cuda::DeviceScratch) -> Result<()> {

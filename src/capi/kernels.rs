@@ -13,6 +13,10 @@ thread_local! {
     static WORKSPACE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
 }
 
+/// The same on GPUs. For the whole process: a stream may be fed by several threads, and a captured
+/// graph may outlive the thread that captured it.
+static DEVICE_SCRATCH: cuda::DeviceScratch = cuda::DeviceScratch::new();
+
 /// Returns the flash attention kernel of a device, which falls back to standard MHA (with one
 /// logged reason) where flash cannot serve and `kfa_set_attention_mode()` permits.
 ///
@@ -33,10 +37,6 @@ pub extern "C" fn kfa_get_flash_attention_kernel(
 pub extern "C" fn kfa_get_mha_kernel(device: kfa_device_type) -> kfa_mha_kernel {
     if has_kernels(device) { Some(mha) } else { None }
 }
-
-/// The same on GPUs. For the whole process: a stream may be fed by several threads, and a captured
-/// graph may outlive the thread that captured it.
-static DEVICE_SCRATCH: cuda::DeviceScratch = cuda::DeviceScratch::new();
 
 fn has_kernels(device: kfa_device_type) -> bool {
     let found = boundary(|| dispatch::available(Device::from_c(device, "device")?));

@@ -14,13 +14,13 @@ mod tests;
 pub mod threads;
 mod vector;
 
+use crate::dispatch;
 use crate::dtype::Dtype;
 use crate::error::{self, Error, Result};
 use crate::log;
 use crate::problem::Problem;
 use crate::settings::{self, Mode};
 use reason::Reason;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use table::{Entry, Limits, TABLE};
 
@@ -55,24 +55,7 @@ pub fn workspace_size(p: &Problem) -> Result<usize> {
 /// Which kernel [`run`] would use, and why each entry before it was passed over.
 pub fn explain(p: &Problem) -> String {
     let limits = limits(p);
-    let mut text = String::new();
-    let mut chosen = None;
-    for entry in TABLE {
-        match entry.accepts(p, &limits) {
-            Ok(()) => {
-                chosen = Some(entry);
-                break;
-            }
-            Err(reason) => {
-                let _ = writeln!(text, "passed over {}: {reason}", entry.name());
-            }
-        }
-    }
-    let first_line = match chosen {
-        Some(entry) => format!("{}\n", entry.name()),
-        None => "none: no CPU kernel serves this problem\n".to_owned(),
-    };
-    first_line + &text
+    dispatch::explain_choice("CPU", TABLE.iter().map(|e| (e.name(), e.accepts(p, &limits))))
 }
 
 fn limits(p: &Problem) -> Limits {

@@ -14,6 +14,7 @@ mod table;
 #[cfg(test)]
 mod tests;
 
+use crate::dispatch;
 use crate::error::{self, Error, Result, Status};
 use crate::log;
 use crate::merge::Merge;
@@ -23,7 +24,6 @@ use caps::Caps;
 use driver::{Gpu, Scratch};
 use modules::{MISSING, MODULES};
 use std::ffi::c_void;
-use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 use table::{Entry, Limits, TABLE};
 
@@ -96,24 +96,7 @@ pub fn explain(p: &Problem) -> String {
         Err(error) => return format!("none: {error}\n"),
     };
     let limits = limits(p, device.caps());
-    let mut text = String::new();
-    let mut chosen = None;
-    for entry in TABLE {
-        match entry.accepts(p, &limits) {
-            Ok(()) => {
-                chosen = Some(entry);
-                break;
-            }
-            Err(reason) => {
-                let _ = writeln!(text, "passed over {}: {reason}", entry.name());
-            }
-        }
-    }
-    let first_line = match chosen {
-        Some(entry) => format!("{}\n", entry.name()),
-        None => "none: no CUDA kernel serves this problem\n".to_owned(),
-    };
-    first_line + &text
+    dispatch::explain_choice("CUDA", TABLE.iter().map(|e| (e.name(), e.accepts(p, &limits))))
 }
 
 /// Enqueues a merge of partial results.
