@@ -1,6 +1,7 @@
 //! The only validator: a C description becomes a [`Problem`] that all later code trusts.
 
 use crate::capi::types::*;
+use crate::cpu::vector::Vector;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::settings::Mode;
@@ -38,16 +39,38 @@ pub struct View {
 }
 
 impl View {
-    /// The float32 elements of one head of one row.
+    /// The elements of one head of one row.
     ///
     /// # Safety
-    /// The view holds float32 and the indices are inside the problem's shape.
+    /// The view holds elements of type `E` and the indices are inside the problem's shape.
     #[inline(always)]
-    pub unsafe fn head(&self, batch: usize, row: usize, head: usize) -> *mut f32 {
-        debug_assert_eq!(self.dtype, Dtype::Fp32);
+    pub unsafe fn head<E>(&self, batch: usize, row: usize, head: usize) -> *mut E {
+        debug_assert_eq!(self.dtype.size(), size_of::<E>());
         let offset = batch * self.batch_stride + row * self.row_stride + head * self.head_stride;
         // SAFETY: validation proved the whole view addressable; the caller keeps the indices in.
-        unsafe { self.data.cast::<f32>().add(offset) }
+        unsafe { self.data.cast::<E>().add(offset) }
+    }
+
+    /// Hints that `head_dim` elements of one head of one row are touched soon; any indices will do.
+    ///
+    /// # Safety
+    /// As [`Vector`].
+    #[inline(always)]
+    pub unsafe fn prefetch<V: Vector>(
+        &self,
+        batch: usize,
+        row: usize,
+        head: usize,
+        head_dim: usize,
+    ) {
+        /// Bytes per cache line.
+        const LINE: usize = 64;
+        let offset = batch * self.batch_stride + row * self.row_stride + head * self.head_stride;
+        let first = self.data.wrapping_add(offset * self.dtype.size());
+        for byte in (0..head_dim * self.dtype.size()).step_by(LINE) {
+            // SAFETY: the caller's.
+            unsafe { V::prefetch(first.wrapping_add(byte).cast()) };
+        }
     }
 }
 

@@ -11,8 +11,8 @@ use crate::cpu::isa::Kernels;
 use crate::cpu::reason::Reason;
 use crate::cpu::rows::{self, CacheRows};
 use crate::cpu::threads;
-use crate::cpu::vector::Vector;
-use crate::cpu::{MAX_FLASH_HEAD_DIM, require_fp32};
+use crate::cpu::vector::{Element, Vector, with_element};
+use crate::cpu::{MAX_FLASH_HEAD_DIM, log_sum_exp, log2_scale, require_dtypes};
 use crate::problem::Problem;
 
 /// A block's tokens are a multiple of this, so that its scores fill whole vectors everywhere.
@@ -62,7 +62,7 @@ impl DecodePlan {
 }
 
 pub fn supports(p: &Problem) -> Result<(), Reason> {
-    require_fp32(p)?;
+    require_dtypes(p)?;
     if p.q_len != 1 {
         return Err(Reason::MoreThanOneRow { q_len: p.q_len });
     }
@@ -103,6 +103,17 @@ pub fn run(p: &Problem, kernels: &Kernels) {
 /// As [`crate::cpu::isa::Task`].
 #[inline(always)]
 pub unsafe fn task<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, scratch: &mut [f32]) {
+    // SAFETY: the caller's; the element type is the keys' own.
+    unsafe { with_element!(p.key.dtype, E => attend_run::<V, E>(p, plan, task, scratch)) }
+}
+
+#[inline(always)]
+unsafe fn attend_run<V: Vector, E: Element>(
+    p: &Problem,
+    plan: &DecodePlan,
+    task: usize,
+    scratch: &mut [f32],
+) {
     let (share, index) = (task % plan.shares, task / plan.shares);
     let (batch, split) = (index / plan.splits, index % plan.splits);
     let first_kv_head = share * plan.task_heads;
@@ -125,14 +136,16 @@ pub unsafe fn task<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, scrat
     // SAFETY: `p` is valid for every head and token used here; scratch is as `run` sized it.
     unsafe {
         for head in first_head..end_head {
-            let from = p.query.head(batch, 0, head);
-            rows::scale_query::<V>(from, p.scale, p.head_dim, query_of(head));
+            with_element!(p.query.dtype, Q => {
+                let from = p.query.head::<Q>(batch, 0, head);
+                rows::scale_query::<V, Q>(from, log2_scale(p), p.head_dim, query_of(head));
+            });
             let state = state_of(head);
             state.write_bytes(0, p.head_dim);
             *state.add(p.head_dim) = f32::MIN;
             *state.add(p.head_dim + 1) = 0.0;
         }
-        let keys_of = |token: usize, kv_head: usize| CacheRows {
+        let keys_of = |token: usize, kv_head: usize| CacheRows::<E> {
             first: p.key.head(batch, token, kv_head),
             stride: p.key.row_stride,
             count: plan.block.min(end - token),
@@ -160,9 +173,9 @@ pub unsafe fn task<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, scrat
                 while head < end_head {
                     let (query, state) = (query_of(head), state_of(head));
                     head += match end_head - head {
-                        4.. => attend_block::<V, 4>(query, &block, scores, state, plan),
-                        2 | 3 => attend_block::<V, 2>(query, &block, scores, state, plan),
-                        _ => attend_block::<V, 1>(query, &block, scores, state, plan),
+                        4.. => attend_block::<V, E, 4>(query, &block, scores, state, plan),
+                        2 | 3 => attend_block::<V, E, 2>(query, &block, scores, state, plan),
+                        _ => attend_block::<V, E, 1>(query, &block, scores, state, plan),
                     }
                 }
             }
@@ -178,17 +191,17 @@ pub unsafe fn task<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, scrat
 }
 
 /// One block of tokens of a key/value head, and the keys of the block that comes next.
-struct Block {
-    keys: CacheRows,
-    values: CacheRows,
-    next_keys: CacheRows,
+struct Block<E> {
+    keys: CacheRows<E>,
+    values: CacheRows<E>,
+    next_keys: CacheRows<E>,
 }
 
 /// Folds one block of tokens into the running states of `R` heads; returns `R`.
 #[inline(always)]
-unsafe fn attend_block<V: Vector, const R: usize>(
+unsafe fn attend_block<V: Vector, E: Element, const R: usize>(
     query: *const f32,
-    block: &Block,
+    block: &Block<E>,
     scores: *mut f32,
     state: *mut f32,
     plan: &DecodePlan,
@@ -196,7 +209,7 @@ unsafe fn attend_block<V: Vector, const R: usize>(
     let Block { keys, values, next_keys } = *block;
     // SAFETY: the caller hands over R heads' queries and states and room for R blocks of scores.
     unsafe {
-        rows::score::<V, R>(query, keys, values, scores, plan.block);
+        rows::score::<V, E, R>(query, keys, values, scores, plan.block);
         let mut factors = [1.0; R];
         for (r, factor) in factors.iter_mut().enumerate() {
             let scores = scores.add(r * plan.block);
@@ -207,14 +220,14 @@ unsafe fn attend_block<V: Vector, const R: usize>(
             let old_max = *statistics;
             let max = old_max.max(rows::max::<V>(scores, plan.block));
             if max > old_max {
-                *factor = rows::exp_one::<V>(old_max - max);
+                *factor = rows::exp2_one::<V>(old_max - max);
                 *statistics = max;
             }
             let sum = rows::exponentiate::<V>(scores, plan.block, max);
             *statistics.add(1) = *statistics.add(1) * *factor + sum;
         }
         let stride = plan.state_stride;
-        rows::accumulate::<V, R>(scores, plan.block, values, next_keys, factors, state, stride);
+        rows::accumulate::<V, E, R>(scores, plan.block, values, next_keys, factors, state, stride);
     }
     R
 }
@@ -238,10 +251,10 @@ pub unsafe fn combine<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, sc
         let mut sum = 0.0;
         for split in 0..plan.splits {
             let state = split_state(split);
-            let weight = rows::exp_one::<V>(*state.add(p.head_dim) - max);
+            let weight = rows::exp2_one::<V>(*state.add(p.head_dim) - max);
             sum += weight * *state.add(p.head_dim + 1);
             let row = CacheRows { first: state, stride: 0, count: 1, head_dim: p.head_dim };
-            rows::accumulate::<V, 1>(&weight, 0, row, CacheRows::NONE, [1.0], total, 0);
+            rows::accumulate::<V, f32, 1>(&weight, 0, row, CacheRows::NONE, [1.0], total, 0);
         }
         finish::<V>(p, batch, head, total, max, sum);
     }
@@ -259,10 +272,13 @@ unsafe fn finish<V: Vector>(
 ) {
     // SAFETY: the row is inside the output, and the LSE pointer is null or inside its array.
     unsafe {
-        rows::scale_row::<V>(sums, 1.0 / sum, p.head_dim, p.output.head(batch, 0, head));
+        with_element!(p.output.dtype, O => {
+            let to = p.output.head::<O>(batch, 0, head);
+            rows::scale_row::<V, O>(sums, 1.0 / sum, p.head_dim, to);
+        });
         let lse = p.lse_at(batch, head, 0);
         if !lse.is_null() {
-            *lse = max + sum.ln();
+            *lse = log_sum_exp(max, sum);
         }
     }
 }

@@ -8,30 +8,28 @@
 //! 2. softmax down the columns, so that maxima and sums need no work across lanes;
 //! 3. output += weights · values, with the rescaling of online softmax folded into its first use.
 //!
-//! Both products run on [`tile`], one register-blocked loop. Blocks that no row of a tile sees are
-//! never visited; in blocks on the diagonal, a key's value touches exactly the rows that see it.
+//! Both products run on [`tile_product`], one register-blocked loop. Blocks that no row of a tile
+//! sees are never visited; on the diagonal, scores are computed for one vector of rows at a time, as
+//! far as its last row sees, and a key's value touches exactly the rows that see it.
 
 use crate::cpu::isa::Kernels;
 use crate::cpu::reason::Reason;
+use crate::cpu::rows::{self, CacheRows};
 use crate::cpu::threads;
-use crate::cpu::vector::{Vector, exp_nonpositive, load_up_to, store_up_to};
-use crate::cpu::{MAX_FLASH_HEAD_DIM, require_fp32};
+use crate::cpu::vector::{Element, MAX_LANES, Vector, exp2_nonpositive, with_element};
+use crate::cpu::{MAX_FLASH_HEAD_DIM, log_sum_exp, log2_scale, require_dtypes};
 use crate::problem::Problem;
+use std::ops::Range;
 
-/// Vectors of rows in a panel, the unit of the score product.
-const PANEL_VECTORS: usize = 3;
-/// Vectors of output columns in the value product.
-const VALUE_VECTORS: usize = 2;
+/// Query rows of a panel, whose scores stay in the L1 cache between the three steps: a multiple of
+/// every register block's rows.
+const PANEL: usize = 48;
 
-/// Query rows of a panel.
-pub const fn panel_rows<V: Vector>() -> usize {
-    PANEL_VECTORS * V::LANES
-}
+/// How many rows of memory packing looks ahead.
+const ROWS_AHEAD: usize = 8;
 
-/// Output columns of a value panel.
-pub const fn value_panel<V: Vector>() -> usize {
-    VALUE_VECTORS * V::LANES
-}
+/// The most rows of a register block.
+const MAX_BLOCK_ROWS: usize = 12;
 
 /// How a prefill problem is cut into tasks, and the shape of a task's scratch.
 pub struct PrefillPlan {
@@ -43,33 +41,36 @@ pub struct PrefillPlan {
     rows: usize,
     /// Keys per block.
     keys: usize,
-    /// Columns of the output tile: head_dim rounded up to whole value panels.
+    /// Columns of the output tile: head_dim rounded up to whole vectors.
     columns: usize,
 }
 
 impl PrefillPlan {
-    fn new(p: &Problem, kernels: &Kernels) -> Self {
-        // Sized so that a block of keys and of values (60 KiB each at head_dim 128), the packed
-        // queries and the output tile share an L2 cache of 512 KiB; a multiple of every KEY_ROWS.
-        let keys = (16 * 1024 / p.head_dim).clamp(48, 192) / 24 * 24;
-        let target_rows = (18 * 1024 / p.head_dim).clamp(48, 192);
-        let positions = (target_rows / p.group()).clamp(1, p.q_len);
+    fn new(p: &Problem, kernels: &Kernels, threads: usize) -> Self {
+        // At head_dim 128: 48 KiB each for a block of keys and of values and its scores in the L1 cache
+        // beside a panel; queries and output go through the L2 cache panel by panel.
+        let keys = (12 * 1024 / p.head_dim).clamp(48, 96) / 16 * 16;
+        let most_rows = (48 * 1024 / p.head_dim).clamp(PANEL, 576) / PANEL * PANEL;
+        // Smaller tiles where there are few heads, so that every thread finds work.
+        let pairs = p.batch * p.kv_heads;
+        let shared = (p.q_len * p.group() * pairs).div_ceil(3 * threads).next_multiple_of(PANEL);
+        let positions = (most_rows.min(shared) / p.group()).clamp(1, p.q_len);
         Self {
             positions,
             tiles: p.q_len.div_ceil(positions),
-            rows: (positions * p.group()).next_multiple_of(kernels.panel_rows),
+            rows: (positions * p.group()).next_multiple_of(PANEL),
             keys,
-            columns: p.head_dim.next_multiple_of(kernels.value_panel),
+            columns: p.head_dim.next_multiple_of(kernels.lanes),
         }
     }
 
     /// Floats of the parts of a task's scratch: queries, keys, values, scores, output, statistics.
-    fn parts(&self, p: &Problem, panel_rows: usize) -> [usize; 6] {
+    fn parts(&self, p: &Problem) -> [usize; 6] {
         [
             self.rows * p.head_dim,
-            self.keys * p.head_dim,
+            (self.keys + MAX_BLOCK_ROWS) * p.head_dim,
             self.keys * self.columns,
-            self.keys * panel_rows,
+            (self.keys + MAX_BLOCK_ROWS) * PANEL,
             self.rows * self.columns,
             self.rows * STATISTICS,
         ]
@@ -77,11 +78,11 @@ impl PrefillPlan {
     }
 }
 
-/// Arrays of one float per row: maximum, denominator, rescaling factor.
+/// Arrays of one float per row: maximum (of scores in powers of two), denominator, rescaling factor.
 const STATISTICS: usize = 3;
 
 pub fn supports(p: &Problem) -> Result<(), Reason> {
-    require_fp32(p)?;
+    require_dtypes(p)?;
     if p.head_dim > MAX_FLASH_HEAD_DIM {
         return Err(Reason::HeadDim { head_dim: p.head_dim, max: MAX_FLASH_HEAD_DIM });
     }
@@ -94,8 +95,8 @@ pub fn workspace_size(_: &Problem) -> usize {
 }
 
 pub fn run(p: &Problem, kernels: &Kernels) {
-    let plan = PrefillPlan::new(p, kernels);
-    let scratch = plan.parts(p, kernels.panel_rows).iter().sum();
+    let plan = PrefillPlan::new(p, kernels, threads::count());
+    let scratch = plan.parts(p).iter().sum();
     let bytes = p.batch * p.heads * p.q_len * p.kv_len * 8;
     threads::run(p.batch * p.kv_heads * plan.tiles, scratch, bytes, |task, scratch| {
         // SAFETY: the table chose kernels that this CPU runs; `supports` accepted the problem.
@@ -122,6 +123,13 @@ struct Tile<'a> {
     factor: *mut f32,
 }
 
+/// Consecutive keys of a tile.
+#[derive(Clone, Copy)]
+struct Keys {
+    first: usize,
+    count: usize,
+}
+
 impl Tile<'_> {
     fn head_of(&self, row: usize) -> usize {
         self.kv_head * self.p.group() + row % self.p.group()
@@ -135,31 +143,71 @@ impl Tile<'_> {
     fn visible_keys(&self, row: usize) -> usize {
         self.p.visible_keys(self.position_of(row.min(self.rows - 1)))
     }
+
+    /// The rows of memory that the tile touches after the block before `next`: that block's keys and
+    /// values, or the output once there is none.
+    fn upcoming(&self, next: Keys) -> usize {
+        if next.count > 0 { 2 * next.count } else { self.rows }
+    }
+
+    /// Hints that the upcoming rows `from..to` are touched soon.
+    ///
+    /// # Safety
+    /// As [`Vector`].
+    #[inline(always)]
+    unsafe fn prefetch<V: Vector>(&self, next: Keys, from: usize, to: usize) {
+        let p = self.p;
+        for row in from..to {
+            let (view, position, head) = match next.count {
+                0 => (&p.output, self.position_of(row), self.head_of(row)),
+                count if row < count => (&p.key, next.first + row, self.kv_head),
+                count => (&p.value, next.first + row - count, self.kv_head),
+            };
+            // SAFETY: the caller's.
+            unsafe { view.prefetch::<V>(self.batch, position, head, p.head_dim) };
+        }
+    }
+
+    /// How many of `keys`, from the first, a row sees.
+    fn seen(&self, row: usize, keys: Keys) -> usize {
+        self.visible_keys(row).saturating_sub(keys.first).min(keys.count)
+    }
 }
 
 /// Attends one tile of query rows with one key/value head.
 ///
+/// The register block of the scores is `KEY_ROWS` keys by `QUERY_VECTORS` vectors of query rows, that
+/// of the output `VALUE_ROWS` query rows by `VALUE_VECTORS` vectors of columns.
+///
 /// # Safety
 /// As [`crate::cpu::isa::Task`].
 #[inline(always)]
-pub unsafe fn task<V: Vector, const KEY_ROWS: usize, const VALUE_ROWS: usize>(
+pub unsafe fn task<
+    V: Vector,
+    const KEY_ROWS: usize,
+    const QUERY_VECTORS: usize,
+    const VALUE_ROWS: usize,
+    const VALUE_VECTORS: usize,
+>(
     p: &Problem,
     plan: &PrefillPlan,
     task: usize,
     scratch: &mut [f32],
 ) {
-    let panel_rows = panel_rows::<V>();
-    debug_assert!(panel_rows.is_multiple_of(VALUE_ROWS) && plan.keys.is_multiple_of(KEY_ROWS));
+    const {
+        assert!(PANEL.is_multiple_of(QUERY_VECTORS * V::LANES) && PANEL.is_multiple_of(VALUE_ROWS));
+        assert!(KEY_ROWS <= MAX_BLOCK_ROWS && VALUE_ROWS <= MAX_BLOCK_ROWS);
+    }
     let mut part = scratch.as_mut_ptr();
-    let [queries, keys, values, scores, output, statistics] =
-        plan.parts(p, panel_rows).map(|floats| {
-            let start = part;
-            part = part.wrapping_add(floats);
-            start
-        });
+    let [queries, keys, values, scores, output, statistics] = plan.parts(p).map(|floats| {
+        let start = part;
+        part = part.wrapping_add(floats);
+        start
+    });
+    // Head by head, so that a head's keys and values come from a cache for all tiles but the first.
     // Causal tiles at the end see the most keys; starting with them keeps the threads even.
-    let pair = task % (p.batch * p.kv_heads);
-    let first_position = (plan.tiles - 1 - task / (p.batch * p.kv_heads)) * plan.positions;
+    let pair = task / plan.tiles;
+    let first_position = (plan.tiles - 1 - task % plan.tiles) * plan.positions;
     let positions = plan.positions.min(p.q_len - first_position);
     let tile = Tile {
         p,
@@ -180,43 +228,51 @@ pub unsafe fn task<V: Vector, const KEY_ROWS: usize, const VALUE_ROWS: usize>(
     let end = tile.visible_keys(tile.rows - 1);
     // SAFETY: the tile's rows and keys are inside the problem, the parts inside the scratch.
     unsafe {
-        pack_queries::<V>(&tile);
-        for first_key in (0..end).step_by(plan.keys) {
-            let count = plan.keys.min(end - first_key);
-            pack_keys::<V, KEY_ROWS>(&tile, first_key, count);
-            pack_values::<V>(&tile, first_key, count);
-            for first_row in (0..tile.rows).step_by(panel_rows) {
-                let last_row = first_row + panel_rows - 1;
-                let seen = tile.visible_keys(last_row).saturating_sub(first_key).min(count);
-                if seen == 0 {
-                    continue;
+        with_element!(p.query.dtype, Q => pack_queries::<V, Q>(&tile));
+        for first in (0..end).step_by(plan.keys) {
+            let keys = Keys { first, count: plan.keys.min(end - first) };
+            with_element!(p.key.dtype, E => {
+                pack_keys::<V, E>(&tile, keys);
+                pack_values::<V, E, VALUE_VECTORS>(&tile, keys);
+            });
+            let next =
+                Keys { first: first + keys.count, count: plan.keys.min(end - first - keys.count) };
+            for row in (0..tile.rows).step_by(PANEL) {
+                if tile.seen(row + PANEL - 1, keys) > 0 {
+                    score_panel::<V, KEY_ROWS, QUERY_VECTORS>(&tile, row, keys, next);
+                    softmax_panel::<V>(&tile, row, keys);
+                    sum_panel::<V, VALUE_ROWS, VALUE_VECTORS>(&tile, row, keys);
                 }
-                let scored = score_panel::<V, KEY_ROWS>(&tile, first_row, seen);
-                let seen_by_all = tile.visible_keys(first_row).saturating_sub(first_key);
-                if seen_by_all < scored {
-                    mask_panel::<V>(&tile, first_row, first_key, scored);
-                }
-                softmax_panel::<V>(&tile, first_row, scored);
-                sum_panel::<V, VALUE_ROWS>(&tile, first_row, first_key, count);
             }
         }
-        write_output::<V>(&tile);
+        with_element!(p.output.dtype, O => write_output::<V, O>(&tile));
     }
 }
 
 /// Packs scaled queries as `[panel][d][row]` and starts the statistics and the output at zero.
 #[inline(always)]
-unsafe fn pack_queries<V: Vector>(tile: &Tile) {
-    let (p, plan, panel_rows) = (tile.p, tile.plan, panel_rows::<V>());
+unsafe fn pack_queries<V: Vector, Q: Element>(tile: &Tile) {
+    let (p, plan, scale) = (tile.p, tile.plan, log2_scale(tile.p));
     // SAFETY: as the task's.
     unsafe {
         tile.queries.write_bytes(0, plan.rows * p.head_dim);
         for row in 0..tile.rows {
-            let from = p.query.head(tile.batch, tile.position_of(row), tile.head_of(row));
-            let panel = tile.queries.add(row / panel_rows * panel_rows * p.head_dim);
-            let to = panel.add(row % panel_rows);
-            for d in 0..p.head_dim {
-                *to.add(d * panel_rows) = *from.add(d) * p.scale;
+            let ahead = row + ROWS_AHEAD;
+            p.query.prefetch::<V>(
+                tile.batch,
+                tile.position_of(ahead),
+                tile.head_of(ahead),
+                p.head_dim,
+            );
+            let from = p.query.head::<Q>(tile.batch, tile.position_of(row), tile.head_of(row));
+            let to = tile.queries.add(row / PANEL * PANEL * p.head_dim + row % PANEL);
+            for d in (0..p.head_dim).step_by(V::LANES) {
+                let mut lanes = [0.0f32; MAX_LANES];
+                let query: V = Q::load_up_to(from.add(d), p.head_dim - d);
+                query.mul(V::splat(scale)).store(lanes.as_mut_ptr());
+                for (i, lane) in lanes.iter().enumerate().take(V::LANES.min(p.head_dim - d)) {
+                    *to.add((d + i) * PANEL) = *lane;
+                }
             }
         }
         for row in 0..plan.rows {
@@ -227,112 +283,138 @@ unsafe fn pack_queries<V: Vector>(tile: &Tile) {
     }
 }
 
-/// Copies a block of keys to consecutive rows. In the cache they lie a power of two apart as a
-/// rule, where a handful of rows evict each other from every cache level.
+/// Copies a block of keys to consecutive rows, as float32. In the cache they lie a power of two apart
+/// as a rule, where a handful of rows evict each other from every cache level.
 #[inline(always)]
-unsafe fn pack_keys<V: Vector, const KEY_ROWS: usize>(tile: &Tile, first_key: usize, count: usize) {
+unsafe fn pack_keys<V: Vector, E: Element>(tile: &Tile, keys: Keys) {
     let (p, head_dim) = (tile.p, tile.p.head_dim);
-    // SAFETY: as the task's; `plan.keys` is a multiple of KEY_ROWS, so the padding fits.
+    // SAFETY: as the task's; there is room for the padding of the last register block.
     unsafe {
-        for key in 0..count {
-            let from = p.key.head(tile.batch, first_key + key, tile.kv_head);
-            tile.keys.add(key * head_dim).copy_from_nonoverlapping(from, head_dim);
+        for key in 0..keys.count {
+            let from = p.key.head::<E>(tile.batch, keys.first + key, tile.kv_head);
+            let to = tile.keys.add(key * head_dim);
+            for d in (0..head_dim).step_by(V::LANES) {
+                let row: V = E::load_up_to(from.add(d), head_dim - d);
+                f32::store_up_to(row, to.add(d), head_dim - d);
+            }
         }
-        let padding = count.next_multiple_of(KEY_ROWS) - count;
-        tile.keys.add(count * head_dim).write_bytes(0, padding * head_dim);
+        tile.keys.add(keys.count * head_dim).write_bytes(0, MAX_BLOCK_ROWS * head_dim);
     }
 }
 
-/// Packs a block of values as `[value panel][key][column]`, columns past head_dim zero.
+/// Packs a block of values as `[column panel][key][column]`, as float32 and zero past head_dim.
 #[inline(always)]
-unsafe fn pack_values<V: Vector>(tile: &Tile, first_key: usize, count: usize) {
-    let (p, plan, width) = (tile.p, tile.plan, value_panel::<V>());
+unsafe fn pack_values<V: Vector, E: Element, const VECTORS: usize>(tile: &Tile, keys: Keys) {
+    let (p, plan) = (tile.p, tile.plan);
     // SAFETY: as the task's.
     unsafe {
-        for key in 0..count {
-            let from = p.value.head(tile.batch, first_key + key, tile.kv_head);
+        for key in 0..keys.count {
+            let from = p.value.head::<E>(tile.batch, keys.first + key, tile.kv_head);
             for column in (0..plan.columns).step_by(V::LANES) {
-                let panel = tile.values.add(column / width * width * plan.keys);
-                let to = panel.add(key * width + column % width);
-                let left = p.head_dim.saturating_sub(column);
-                let value =
-                    if left == 0 { V::splat(0.0) } else { load_up_to(from.add(column), left) };
+                let panel = column / (VECTORS * V::LANES) * (VECTORS * V::LANES);
+                let width = (plan.columns - panel).min(VECTORS * V::LANES);
+                let to = tile.values.add(panel * plan.keys + key * width + (column - panel));
+                let value: V = E::load_up_to(from.add(column), p.head_dim - column);
                 value.store(to);
             }
         }
     }
 }
 
-/// `scores[key][row] = key . query` for one panel; returns the keys scored, `seen` rounded up.
+/// `scores[key][row] = key . query` for one panel, -infinity where a row does not see a key.
 #[inline(always)]
-unsafe fn score_panel<V: Vector, const KEY_ROWS: usize>(
+unsafe fn score_panel<V: Vector, const KEY_ROWS: usize, const QUERY_VECTORS: usize>(
     tile: &Tile,
     first_row: usize,
-    seen: usize,
-) -> usize {
-    let (head_dim, panel_rows) = (tile.p.head_dim, panel_rows::<V>());
-    let scored = seen.next_multiple_of(KEY_ROWS);
-    for key in (0..scored).step_by(KEY_ROWS) {
-        let left = Strided { at: tile.keys.wrapping_add(key * head_dim), row: head_dim, depth: 1 };
-        let right = tile.queries.wrapping_add(first_row * head_dim);
-        let to = tile.scores.wrapping_add(key * panel_rows);
-        // SAFETY: as the task's.
-        unsafe {
-            tile_product::<V, KEY_ROWS, PANEL_VECTORS>(
-                head_dim,
-                left,
-                right,
-                to,
-                panel_rows,
-                Start::Zero,
-            );
-        }
-    }
-    scored
-}
-
-/// Sets the scores of keys that a row does not see to -infinity.
-#[inline(always)]
-unsafe fn mask_panel<V: Vector>(tile: &Tile, first_row: usize, first_key: usize, scored: usize) {
-    let panel_rows = panel_rows::<V>();
+    keys: Keys,
+    next: Keys,
+) {
+    let in_use = tile.rows - first_row;
+    let common = if in_use < PANEL { 0 } else { tile.seen(first_row, keys) / KEY_ROWS * KEY_ROWS };
     // SAFETY: as the task's.
     unsafe {
-        for lane in (0..panel_rows).step_by(V::LANES) {
-            let mut relative = [0.0f32; 64];
-            for (i, count) in relative.iter_mut().enumerate().take(V::LANES) {
-                // Relative to the block, where float32 counts exactly.
-                let visible = tile.visible_keys(first_row + lane + i);
-                *count = (visible as i64 - first_key as i64) as f32;
+        let upcoming = |row: usize| (tile.upcoming(next) * row).div_ceil(tile.rows);
+        let (from, to) = (upcoming(first_row), upcoming(tile.rows.min(first_row + PANEL)));
+        let mut ahead = from;
+        for key in (0..common).step_by(KEY_ROWS) {
+            let upto = from + (to - from) * (key + KEY_ROWS) / common;
+            tile.prefetch::<V>(next, ahead, upto);
+            ahead = upto;
+            for lane in (0..PANEL).step_by(QUERY_VECTORS * V::LANES) {
+                score_block::<V, KEY_ROWS, QUERY_VECTORS>(tile, first_row, lane, key);
             }
-            let visible = V::load(relative.as_ptr());
-            for key in 0..scored {
-                let at = tile.scores.add(key * panel_rows + lane);
-                let rank = V::splat((key + 1) as f32);
-                V::select_less(visible, rank, V::splat(f32::NEG_INFINITY), V::load(at)).store(at);
+        }
+        tile.prefetch::<V>(next, ahead, to);
+        for lane in (0..PANEL.min(in_use)).step_by(V::LANES) {
+            let seen = tile.seen(first_row + lane + V::LANES - 1, keys);
+            for key in (common..seen).step_by(KEY_ROWS) {
+                score_block::<V, KEY_ROWS, 1>(tile, first_row, lane, key);
             }
+            mask_column::<V>(tile, first_row + lane, lane, keys, seen);
+        }
+    }
+}
+
+/// Scores of `KEY_ROWS` keys with `VECTORS` vectors of a panel's rows from `lane` on.
+#[inline(always)]
+unsafe fn score_block<V: Vector, const KEY_ROWS: usize, const VECTORS: usize>(
+    tile: &Tile,
+    first_row: usize,
+    lane: usize,
+    key: usize,
+) {
+    let head_dim = tile.p.head_dim;
+    let keys = Strided { at: tile.keys.wrapping_add(key * head_dim), row: head_dim, depth: 1 };
+    let queries =
+        Panel { at: tile.queries.wrapping_add(first_row * head_dim + lane), width: PANEL };
+    let to = tile.scores.wrapping_add(key * PANEL + lane);
+    // SAFETY: as the task's.
+    unsafe {
+        tile_product::<V, KEY_ROWS, VECTORS>(head_dim, keys, queries, to, PANEL, Start::Zero);
+    }
+}
+
+/// Sets the scores of keys that a row does not see to -infinity, in one vector of rows.
+#[inline(always)]
+unsafe fn mask_column<V: Vector>(tile: &Tile, row: usize, lane: usize, keys: Keys, seen: usize) {
+    let seen_by_all = tile.seen(row, keys);
+    if seen_by_all == seen {
+        return;
+    }
+    let mut counts = [0.0f32; MAX_LANES];
+    for (i, count) in counts.iter_mut().enumerate().take(V::LANES) {
+        *count = tile.seen(row + i, keys) as f32;
+    }
+    // SAFETY: as the task's.
+    unsafe {
+        let counts = V::load(counts.as_ptr());
+        for key in seen_by_all..seen {
+            let at = tile.scores.add(key * PANEL + lane);
+            let rank = V::splat((key + 1) as f32);
+            V::select_less(counts, rank, V::splat(f32::NEG_INFINITY), V::load(at)).store(at);
         }
     }
 }
 
 /// Turns a panel's scores into weights and updates its rows' statistics.
 #[inline(always)]
-unsafe fn softmax_panel<V: Vector>(tile: &Tile, first_row: usize, scored: usize) {
-    let panel_rows = panel_rows::<V>();
+unsafe fn softmax_panel<V: Vector>(tile: &Tile, first_row: usize, keys: Keys) {
     // SAFETY: as the task's.
     unsafe {
-        for lane in (0..panel_rows).step_by(V::LANES) {
+        for lane in (0..PANEL.min(tile.rows - first_row)).step_by(V::LANES) {
             let row = first_row + lane;
+            let seen = tile.seen(row + V::LANES - 1, keys);
             let column = tile.scores.add(lane);
             let old_max = V::load(tile.max.add(row));
             let mut max = old_max;
-            for key in 0..scored {
-                max = max.max(V::load(column.add(key * panel_rows)));
+            for key in 0..seen {
+                max = max.max(V::load(column.add(key * PANEL)));
             }
-            let factor = exp_nonpositive(old_max.sub(max));
+            let factor = exp2_nonpositive(old_max.sub(max));
             let mut sum = V::load(tile.sum.add(row)).mul(factor);
-            for key in 0..scored {
-                let at = column.add(key * panel_rows);
-                let weight = exp_nonpositive(V::load(at).sub(max));
+            for key in 0..seen {
+                let at = column.add(key * PANEL);
+                let weight = exp2_nonpositive(V::load(at).sub(max));
                 weight.store(at);
                 sum = sum.add(weight);
             }
@@ -345,74 +427,105 @@ unsafe fn softmax_panel<V: Vector>(tile: &Tile, first_row: usize, scored: usize)
 
 /// `output = output * factor + weights . values` for one panel.
 #[inline(always)]
-unsafe fn sum_panel<V: Vector, const VALUE_ROWS: usize>(
+unsafe fn sum_panel<V: Vector, const ROWS: usize, const VECTORS: usize>(
     tile: &Tile,
     first_row: usize,
-    first_key: usize,
-    count: usize,
+    keys: Keys,
 ) {
-    let (plan, panel_rows, width) = (tile.plan, panel_rows::<V>(), value_panel::<V>());
-    let seen = |row: usize| tile.visible_keys(row).saturating_sub(first_key).min(count);
-    let rows = panel_rows.min((tile.rows - first_row).next_multiple_of(VALUE_ROWS));
-    for column in (0..plan.columns).step_by(width) {
-        let values = tile.values.wrapping_add(column * plan.keys);
-        for block in (0..rows).step_by(VALUE_ROWS) {
-            let row = first_row + block;
-            let to = tile.output.wrapping_add(row * plan.columns + column);
-            let weights = tile.scores.wrapping_add(block);
-            let common = seen(row);
-            // SAFETY: as the task's.
-            unsafe {
-                let left = Strided { at: weights, row: 1, depth: panel_rows };
-                let start = Start::Scaled(tile.factor.add(row));
-                tile_product::<V, VALUE_ROWS, VALUE_VECTORS>(
-                    common,
-                    left,
-                    values,
-                    to,
-                    plan.columns,
-                    start,
-                );
-                for r in 0..VALUE_ROWS {
-                    let rest = seen(row + r) - common;
-                    if rest > 0 {
-                        let at = weights.wrapping_add(common * panel_rows + r);
-                        let left = Strided { at, row: 1, depth: panel_rows };
-                        let values = values.wrapping_add(common * width);
-                        let to = to.wrapping_add(r * plan.columns);
-                        tile_product::<V, 1, VALUE_VECTORS>(
-                            rest,
-                            left,
-                            values,
-                            to,
-                            plan.columns,
-                            Start::Kept,
-                        );
-                    }
-                }
+    let columns = tile.plan.columns;
+    // SAFETY: as the task's.
+    unsafe {
+        let mut column = 0;
+        while column + VECTORS * V::LANES <= columns {
+            sum_columns::<V, ROWS, VECTORS>(tile, first_row, keys, column);
+            column += VECTORS * V::LANES;
+        }
+        while column < columns {
+            sum_columns::<V, ROWS, 1>(tile, first_row, keys, column);
+            column += V::LANES;
+        }
+        // What only some rows of a register block see, row by row.
+        for row in first_row..tile.rows.min(first_row + PANEL) {
+            let block = row - (row - first_row) % ROWS;
+            let (from, to) = (tile.seen(block, keys), tile.seen(row, keys));
+            if from < to {
+                sum_row::<V>(tile, first_row, row, from..to, keys);
             }
         }
     }
 }
 
+/// One column panel of the weighted sum, over the keys that all rows of a register block see.
+#[inline(always)]
+unsafe fn sum_columns<V: Vector, const ROWS: usize, const VECTORS: usize>(
+    tile: &Tile,
+    first_row: usize,
+    keys: Keys,
+    column: usize,
+) {
+    let columns = tile.plan.columns;
+    let values =
+        Panel { at: tile.values.wrapping_add(column * tile.plan.keys), width: VECTORS * V::LANES };
+    for row in (first_row..tile.rows.min(first_row + PANEL)).step_by(ROWS) {
+        let weights =
+            Strided { at: tile.scores.wrapping_add(row - first_row), row: 1, depth: PANEL };
+        let to = tile.output.wrapping_add(row * columns + column);
+        let depth = tile.seen(row, keys);
+        // SAFETY: as the task's; output and statistics have room for whole register blocks.
+        unsafe {
+            let start = Start::Scaled(tile.factor.add(row));
+            tile_product::<V, ROWS, VECTORS>(depth, weights, values, to, columns, start);
+        }
+    }
+}
+
+/// Adds the values of a few more keys, which only some rows of a register block see, to one row.
+#[inline(always)]
+unsafe fn sum_row<V: Vector>(
+    tile: &Tile,
+    first_row: usize,
+    row: usize,
+    more: Range<usize>,
+    keys: Keys,
+) {
+    let p = tile.p;
+    // SAFETY: as the task's; neighbouring rows of a block differ by fewer keys than it has rows.
+    unsafe {
+        let mut weights = [0.0f32; MAX_BLOCK_ROWS];
+        for (weight, key) in weights.iter_mut().zip(more.clone()) {
+            *weight = *tile.scores.add(key * PANEL + row - first_row);
+        }
+        let sums = tile.output.add(row * tile.plan.columns);
+        with_element!(p.value.dtype, E => {
+            let values = CacheRows::<E> {
+                first: p.value.head(tile.batch, keys.first + more.start, tile.kv_head),
+                stride: p.value.row_stride,
+                count: more.len(),
+                head_dim: p.head_dim,
+            };
+            let none = CacheRows::NONE;
+            rows::accumulate::<V, E, 1>(weights.as_ptr(), 0, values, none, [1.0], sums, 0);
+        });
+    }
+}
+
 /// Writes the tile's rows, normalised, and their LSE.
 #[inline(always)]
-unsafe fn write_output<V: Vector>(tile: &Tile) {
+unsafe fn write_output<V: Vector, O: Element>(tile: &Tile) {
     let p = tile.p;
     // SAFETY: as the task's; the LSE pointer is null or inside its array.
     unsafe {
         for row in 0..tile.rows {
             let (position, head) = (tile.position_of(row), tile.head_of(row));
+            let sees_none = tile.visible_keys(row) == 0;
             let (max, sum) = (*tile.max.add(row), *tile.sum.add(row));
-            let inverse = V::splat(if sum == 0.0 { 0.0 } else { 1.0 / sum });
             let from = tile.output.add(row * tile.plan.columns);
-            let to = p.output.head(tile.batch, position, head);
-            for d in (0..p.head_dim).step_by(V::LANES) {
-                store_up_to(V::load(from.add(d)).mul(inverse), to.add(d), p.head_dim - d);
-            }
+            let to = p.output.head::<O>(tile.batch, position, head);
+            let factor = if sees_none { 0.0 } else { 1.0 / sum };
+            rows::scale_row::<V, O>(from, factor, p.head_dim, to);
             let lse = p.lse_at(tile.batch, head, position);
             if !lse.is_null() {
-                *lse = if sum == 0.0 { f32::NEG_INFINITY } else { max + sum.ln() };
+                *lse = if sees_none { f32::NEG_INFINITY } else { log_sum_exp(max, sum) };
             }
         }
     }
@@ -426,23 +539,28 @@ struct Strided {
     depth: usize,
 }
 
+/// The right factor of a product: rows of columns, `width` apart.
+#[derive(Clone, Copy)]
+struct Panel {
+    at: *const f32,
+    width: usize,
+}
+
 /// What a product is added to.
 #[derive(Clone, Copy)]
 enum Start {
     Zero,
-    /// What the destination holds.
-    Kept,
     /// What the destination holds, each row times its own factor.
     Scaled(*const f32),
 }
 
 /// `to = start + left . right`: `ROWS` rows by `VECTORS` vectors of columns held in registers,
-/// over `depth` products. `right` is packed `[depth][columns]`; rows of `to` are `to_stride` apart.
+/// over `depth` products. Rows of `to` are `to_stride` apart.
 #[inline(always)]
 unsafe fn tile_product<V: Vector, const ROWS: usize, const VECTORS: usize>(
     depth: usize,
     left: Strided,
-    right: *const f32,
+    right: Panel,
     to: *mut f32,
     to_stride: usize,
     start: Start,
@@ -450,21 +568,18 @@ unsafe fn tile_product<V: Vector, const ROWS: usize, const VECTORS: usize>(
     // SAFETY: the caller hands over pointers valid for the shapes above.
     unsafe {
         let mut sums = [[V::splat(0.0); VECTORS]; ROWS];
-        if !matches!(start, Start::Zero) {
+        if let Start::Scaled(factors) = start {
             for r in 0..ROWS {
+                let factor = V::splat(*factors.add(r));
                 for v in 0..VECTORS {
-                    let old = V::load(to.add(r * to_stride + v * V::LANES));
-                    sums[r][v] = match start {
-                        Start::Scaled(factors) => old.mul(V::splat(*factors.add(r))),
-                        _ => old,
-                    };
+                    sums[r][v] = V::load(to.add(r * to_stride + v * V::LANES)).mul(factor);
                 }
             }
         }
         for k in 0..depth {
             let mut columns = [V::splat(0.0); VECTORS];
             for (v, column) in columns.iter_mut().enumerate() {
-                *column = V::load(right.add((k * VECTORS + v) * V::LANES));
+                *column = V::load(right.at.add(k * right.width + v * V::LANES));
             }
             for r in 0..ROWS {
                 let factor = V::splat(*left.at.add(r * left.row + k * left.depth));

@@ -12,7 +12,7 @@ mod team;
 #[cfg(test)]
 mod tests;
 pub mod threads;
-mod vector;
+pub mod vector;
 
 use crate::dispatch;
 use crate::dtype::Dtype;
@@ -103,11 +103,22 @@ fn report_fallback(p: &Problem, limits: &Limits, entry: &Entry) {
     }
 }
 
-/// The CPU kernels of this version compute float32 alone.
-fn require_fp32(p: &Problem) -> std::result::Result<(), Reason> {
-    let views = [("query", p.query), ("key", p.key), ("value", p.value), ("output", p.output)];
-    match views.into_iter().find(|(_, view)| view.dtype != Dtype::Fp32) {
-        Some((argument, view)) => Err(Reason::Dtype { argument, dtype: view.dtype }),
-        None => Ok(()),
+/// What the CPU kernels read and write: query and output of one type, keys and values of one, which
+/// is the query's or, under a float32 query, a 16-bit one.
+fn require_dtypes(p: &Problem) -> std::result::Result<(), Reason> {
+    let [query, key, value, output] = [p.query, p.key, p.value, p.output].map(|view| view.dtype);
+    if key == value && query == output && (key == query || query == Dtype::Fp32) {
+        return Ok(());
     }
+    Err(Reason::Dtypes { query, key, value, output })
+}
+
+/// The factor of a query, so that the exponentials of softmax are powers of two.
+fn log2_scale(p: &Problem) -> f32 {
+    (f64::from(p.scale) * vector::LOG2_E) as f32
+}
+
+/// The natural log-sum-exp of a row from its statistics, whose maximum is in powers of two.
+fn log_sum_exp(max: f32, sum: f32) -> f32 {
+    (f64::from(max) / vector::LOG2_E + f64::from(sum).ln()) as f32
 }

@@ -24,9 +24,12 @@ pub enum Reason {
         head_dim: usize,
         max: usize,
     },
-    Dtype {
-        argument: &'static str,
-        dtype: Dtype,
+    /// No kernel has these types together.
+    Dtypes {
+        query: Dtype,
+        key: Dtype,
+        value: Dtype,
+        output: Dtype,
     },
 }
 
@@ -46,8 +49,8 @@ impl fmt::Display for Reason {
             Reason::HeadDim { head_dim, max } => {
                 write!(f, "head_dim is {head_dim}; flash kernels serve 1 to {max}")
             }
-            Reason::Dtype { argument, dtype } => {
-                write!(f, "{argument} is {dtype}; the CPU kernels of this version serve fp32")
+            Reason::Dtypes { query, key, value, output } => {
+                write!(f, "no kernel for query {query}, key {key}, value {value}, output {output}")
             }
         }
     }

@@ -3,20 +3,20 @@
 //! Each key or value row is read once for up to four query rows. Register blocks keep eight
 //! independent accumulators, enough to cover the latency of fused multiply-adds.
 
-use crate::cpu::vector::{Vector, exp_nonpositive, load_up_to, store_up_to};
+use crate::cpu::vector::{Element, Vector, exp2_nonpositive};
 
 /// A run of cache rows of one key/value head.
 #[derive(Clone, Copy)]
-pub struct CacheRows {
-    pub first: *const f32,
+pub struct CacheRows<E> {
+    pub first: *const E,
     pub stride: usize,
     pub count: usize,
     pub head_dim: usize,
 }
 
-impl CacheRows {
+impl<E: Element> CacheRows<E> {
     #[inline(always)]
-    unsafe fn row(&self, index: usize) -> *const f32 {
+    unsafe fn row(&self, index: usize) -> *const E {
         // SAFETY: the caller keeps `index` below `count`.
         unsafe { self.first.add(index * self.stride) }
     }
@@ -27,12 +27,12 @@ impl CacheRows {
     /// Hints that rows `from..to` are read soon, as far as they exist.
     #[inline(always)]
     unsafe fn prefetch<V: Vector>(&self, from: usize, to: usize) {
-        /// Floats per cache line.
-        const LINE: usize = 16;
+        /// Bytes per cache line.
+        const LINE: usize = 64;
         for row in from..to.min(self.count) {
-            for d in (0..self.head_dim).step_by(LINE) {
+            for d in (0..self.head_dim).step_by(LINE / size_of::<E>()) {
                 // SAFETY: a hint, at an address inside the run.
-                unsafe { V::prefetch(self.first.wrapping_add(row * self.stride + d)) };
+                unsafe { V::prefetch(self.first.wrapping_add(row * self.stride + d).cast()) };
             }
         }
     }
@@ -58,11 +58,17 @@ pub const fn query_stride<V: Vector>(head_dim: usize) -> usize {
 /// # Safety
 /// As [`Vector`]; `to` holds `query_stride` floats.
 #[inline(always)]
-pub unsafe fn scale_query<V: Vector>(from: *const f32, scale: f32, head_dim: usize, to: *mut f32) {
+pub unsafe fn scale_query<V: Vector, E: Element>(
+    from: *const E,
+    scale: f32,
+    head_dim: usize,
+    to: *mut f32,
+) {
     // SAFETY: the caller's.
     unsafe {
         for d in (0..head_dim).step_by(V::LANES) {
-            load_up_to::<V>(from.add(d), head_dim - d).mul(V::splat(scale)).store(to.add(d));
+            let row: V = E::load_up_to(from.add(d), head_dim - d);
+            row.mul(V::splat(scale)).store(to.add(d));
         }
     }
 }
@@ -73,28 +79,28 @@ pub unsafe fn scale_query<V: Vector>(from: *const f32, scale: f32, head_dim: usi
 /// # Safety
 /// As [`Vector`]; `query` holds `R` rows of `query_stride`, `scores` has room for `keys.count`.
 #[inline(always)]
-pub unsafe fn score<V: Vector, const R: usize>(
+pub unsafe fn score<V: Vector, E: Element, const R: usize>(
     query: *const f32,
-    keys: CacheRows,
-    ahead: CacheRows,
+    keys: CacheRows<E>,
+    ahead: CacheRows<E>,
     scores: *mut f32,
     score_stride: usize,
 ) {
     // SAFETY: the caller's.
     unsafe {
         match R {
-            1 => score_blocks::<V, R, 8>(query, keys, ahead, scores, score_stride),
-            2 => score_blocks::<V, R, 4>(query, keys, ahead, scores, score_stride),
-            _ => score_blocks::<V, R, 2>(query, keys, ahead, scores, score_stride),
+            1 => score_blocks::<V, E, R, 8>(query, keys, ahead, scores, score_stride),
+            2 => score_blocks::<V, E, R, 4>(query, keys, ahead, scores, score_stride),
+            _ => score_blocks::<V, E, R, 2>(query, keys, ahead, scores, score_stride),
         }
     }
 }
 
 #[inline(always)]
-unsafe fn score_blocks<V: Vector, const R: usize, const T: usize>(
+unsafe fn score_blocks<V: Vector, E: Element, const R: usize, const T: usize>(
     query: *const f32,
-    keys: CacheRows,
-    ahead: CacheRows,
+    keys: CacheRows<E>,
+    ahead: CacheRows<E>,
     scores: *mut f32,
     score_stride: usize,
 ) {
@@ -112,7 +118,7 @@ unsafe fn score_blocks<V: Vector, const R: usize, const T: usize>(
             let mut sums = [[V::splat(0.0); R]; T];
             for d in (0..whole).step_by(V::LANES) {
                 for t in 0..T {
-                    let key = V::load(rows[t].add(d));
+                    let key: V = E::load(rows[t].add(d));
                     for r in 0..R {
                         sums[t][r] = key.mul_add(V::load(query.add(r * stride + d)), sums[t][r]);
                     }
@@ -120,7 +126,7 @@ unsafe fn score_blocks<V: Vector, const R: usize, const T: usize>(
             }
             if whole < keys.head_dim {
                 for t in 0..T {
-                    let key = V::load_partial(rows[t].add(whole), keys.head_dim - whole);
+                    let key: V = E::load_up_to(rows[t].add(whole), keys.head_dim - whole);
                     for r in 0..R {
                         sums[t][r] =
                             key.mul_add(V::load(query.add(r * stride + whole)), sums[t][r]);
@@ -153,7 +159,7 @@ pub unsafe fn max<V: Vector>(scores: *const f32, count: usize) -> f32 {
     }
 }
 
-/// Replaces each score by e^(score - max) and returns their sum.
+/// Replaces each score by 2^(score - max) and returns their sum.
 ///
 /// # Safety
 /// As [`Vector`].
@@ -165,14 +171,14 @@ pub unsafe fn exponentiate<V: Vector>(scores: *mut f32, count: usize, max: f32) 
         let whole = count / V::LANES * V::LANES;
         let mut sums = V::splat(0.0);
         for i in (0..whole).step_by(V::LANES) {
-            let weight = exp_nonpositive(V::load(scores.add(i)).sub(shift));
+            let weight = exp2_nonpositive(V::load(scores.add(i)).sub(shift));
             weight.store(scores.add(i));
             sums = sums.add(weight);
         }
         let mut sum = sums.reduce_add();
         if whole < count {
             let tail = V::load_partial(scores.add(whole), count - whole).sub(shift);
-            exp_nonpositive(tail).store_partial(scores.add(whole), count - whole);
+            exp2_nonpositive(tail).store_partial(scores.add(whole), count - whole);
             for i in whole..count {
                 sum += *scores.add(i);
             }
@@ -181,14 +187,14 @@ pub unsafe fn exponentiate<V: Vector>(scores: *mut f32, count: usize, max: f32) 
     }
 }
 
-/// e^x for one x <= 0, with the kernels' own exponential.
+/// 2^x for one x <= 0, with the kernels' own exponential.
 ///
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-pub unsafe fn exp_one<V: Vector>(x: f32) -> f32 {
+pub unsafe fn exp2_one<V: Vector>(x: f32) -> f32 {
     // SAFETY: the caller's.
-    unsafe { exp_nonpositive(V::splat(x)).reduce_max() }
+    unsafe { exp2_nonpositive(V::splat(x)).reduce_max() }
 }
 
 /// `sums[r] = sums[r] * factors[r] + sum over t of weights[r * weight_stride + t] * value row t`.
@@ -197,11 +203,11 @@ pub unsafe fn exp_one<V: Vector>(x: f32) -> f32 {
 /// # Safety
 /// As [`Vector`]; `sums` holds `R` rows of `sum_stride >= head_dim`.
 #[inline(always)]
-pub unsafe fn accumulate<V: Vector, const R: usize>(
+pub unsafe fn accumulate<V: Vector, E: Element, const R: usize>(
     weights: *const f32,
     weight_stride: usize,
-    values: CacheRows,
-    ahead: CacheRows,
+    values: CacheRows<E>,
+    ahead: CacheRows<E>,
     factors: [f32; R],
     sums: *mut f32,
     sum_stride: usize,
@@ -209,7 +215,7 @@ pub unsafe fn accumulate<V: Vector, const R: usize>(
     // SAFETY: the caller's.
     unsafe {
         match R {
-            1 => accumulate_wide::<V, R, 8>(
+            1 => accumulate_wide::<V, E, R, 8>(
                 weights,
                 weight_stride,
                 values,
@@ -218,7 +224,7 @@ pub unsafe fn accumulate<V: Vector, const R: usize>(
                 sums,
                 sum_stride,
             ),
-            2 => accumulate_wide::<V, R, 4>(
+            2 => accumulate_wide::<V, E, R, 4>(
                 weights,
                 weight_stride,
                 values,
@@ -227,7 +233,7 @@ pub unsafe fn accumulate<V: Vector, const R: usize>(
                 sums,
                 sum_stride,
             ),
-            _ => accumulate_wide::<V, R, 2>(
+            _ => accumulate_wide::<V, E, R, 2>(
                 weights,
                 weight_stride,
                 values,
@@ -241,11 +247,11 @@ pub unsafe fn accumulate<V: Vector, const R: usize>(
 }
 
 #[inline(always)]
-unsafe fn accumulate_wide<V: Vector, const R: usize, const N: usize>(
+unsafe fn accumulate_wide<V: Vector, E: Element, const R: usize, const N: usize>(
     weights: *const f32,
     weight_stride: usize,
-    values: CacheRows,
-    ahead: CacheRows,
+    values: CacheRows<E>,
+    ahead: CacheRows<E>,
     factors: [f32; R],
     sums: *mut f32,
     sum_stride: usize,
@@ -266,7 +272,7 @@ unsafe fn accumulate_wide<V: Vector, const R: usize, const N: usize>(
             for t in 0..values.count {
                 let row = values.row(t).add(d);
                 for n in 0..N {
-                    let value = V::load(row.add(n * V::LANES));
+                    let value: V = E::load(row.add(n * V::LANES));
                     for r in 0..R {
                         let weight = V::splat(*weights.add(r * weight_stride + t));
                         block[r][n] = value.mul_add(weight, block[r][n]);
@@ -284,18 +290,18 @@ unsafe fn accumulate_wide<V: Vector, const R: usize, const N: usize>(
             let lanes = values.head_dim - d;
             let mut column = [V::splat(0.0); R];
             for r in 0..R {
-                column[r] =
-                    load_up_to::<V>(sums.add(r * sum_stride + d), lanes).mul(V::splat(factors[r]));
+                let sum: V = f32::load_up_to(sums.add(r * sum_stride + d), lanes);
+                column[r] = sum.mul(V::splat(factors[r]));
             }
             for t in 0..values.count {
-                let value = load_up_to::<V>(values.row(t).add(d), lanes);
+                let value: V = E::load_up_to(values.row(t).add(d), lanes);
                 for r in 0..R {
                     column[r] =
                         value.mul_add(V::splat(*weights.add(r * weight_stride + t)), column[r]);
                 }
             }
             for r in 0..R {
-                store_up_to(column[r], sums.add(r * sum_stride + d), lanes);
+                f32::store_up_to(column[r], sums.add(r * sum_stride + d), lanes);
             }
             d += V::LANES;
         }
@@ -307,12 +313,17 @@ unsafe fn accumulate_wide<V: Vector, const R: usize, const N: usize>(
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-pub unsafe fn scale_row<V: Vector>(from: *const f32, factor: f32, head_dim: usize, to: *mut f32) {
+pub unsafe fn scale_row<V: Vector, E: Element>(
+    from: *const f32,
+    factor: f32,
+    head_dim: usize,
+    to: *mut E,
+) {
     // SAFETY: the caller's.
     unsafe {
         for d in (0..head_dim).step_by(V::LANES) {
-            let row = load_up_to::<V>(from.add(d), head_dim - d).mul(V::splat(factor));
-            store_up_to(row, to.add(d), head_dim - d);
+            let row: V = f32::load_up_to(from.add(d), head_dim - d);
+            E::store_up_to(row.mul(V::splat(factor)), to.add(d), head_dim - d);
         }
     }
 }

@@ -8,8 +8,8 @@
 use crate::cpu::isa::Kernels;
 use crate::cpu::reason::Reason;
 use crate::cpu::rows::{self, CacheRows};
-use crate::cpu::vector::Vector;
-use crate::cpu::{require_fp32, threads};
+use crate::cpu::vector::{Element, Vector, with_element};
+use crate::cpu::{log_sum_exp, log2_scale, require_dtypes, threads};
 use crate::problem::Problem;
 
 /// Query rows of one task.
@@ -47,7 +47,7 @@ impl StandardPlan {
 }
 
 pub fn supports(p: &Problem) -> Result<(), Reason> {
-    require_fp32(p)
+    require_dtypes(p)
 }
 
 /// Bytes of the scores of one query row of every head, the least that the kernel runs with.
@@ -89,6 +89,17 @@ pub unsafe fn scores<V: Vector>(
     task: usize,
     scratch: &mut [f32],
 ) {
+    // SAFETY: the caller's; the element type is the keys' own.
+    unsafe { with_element!(p.key.dtype, E => score_and_weigh::<V, E>(p, plan, task, scratch)) }
+}
+
+#[inline(always)]
+unsafe fn score_and_weigh<V: Vector, E: Element>(
+    p: &Problem,
+    plan: &StandardPlan,
+    task: usize,
+    scratch: &mut [f32],
+) {
     let block = plan.block(p, task);
     let query_stride = rows::query_stride::<V>(p.head_dim);
     let query = scratch.as_mut_ptr();
@@ -96,10 +107,13 @@ pub unsafe fn scores<V: Vector>(
     // query rows and the workspace this block's scores.
     unsafe {
         for r in 0..block.rows {
-            let from = p.query.head(block.batch, block.row + r, block.head);
-            rows::scale_query::<V>(from, p.scale, p.head_dim, query.add(r * query_stride));
+            with_element!(p.query.dtype, Q => {
+                let from = p.query.head::<Q>(block.batch, block.row + r, block.head);
+                let to = query.add(r * query_stride);
+                rows::scale_query::<V, Q>(from, log2_scale(p), p.head_dim, to);
+            });
         }
-        let keys = CacheRows {
+        let keys = CacheRows::<E> {
             first: p.key.head(block.batch, 0, block.head / p.group()),
             stride: p.key.row_stride,
             count: p.visible_keys(block.row + block.rows - 1),
@@ -110,9 +124,9 @@ pub unsafe fn scores<V: Vector>(
             let query = query.add(r * query_stride);
             let scores = block.scores.add(r * p.kv_len);
             r += match block.rows - r {
-                4.. => score_rows::<V, 4>(query, keys, scores, p.kv_len),
-                2 | 3 => score_rows::<V, 2>(query, keys, scores, p.kv_len),
-                _ => score_rows::<V, 1>(query, keys, scores, p.kv_len),
+                4.. => score_rows::<V, E, 4>(query, keys, scores, p.kv_len),
+                2 | 3 => score_rows::<V, E, 2>(query, keys, scores, p.kv_len),
+                _ => score_rows::<V, E, 1>(query, keys, scores, p.kv_len),
             };
         }
         for r in 0..block.rows {
@@ -123,8 +137,8 @@ pub unsafe fn scores<V: Vector>(
             if visible > 0 {
                 let max = rows::max::<V>(scores, visible);
                 let sum = rows::exponentiate::<V>(scores, visible, max);
-                rows::scale_row::<V>(scores, 1.0 / sum, visible, scores);
-                log_sum = max + sum.ln();
+                rows::scale_row::<V, f32>(scores, 1.0 / sum, visible, scores);
+                log_sum = log_sum_exp(max, sum);
             }
             if !lse.is_null() {
                 *lse = log_sum;
@@ -134,14 +148,14 @@ pub unsafe fn scores<V: Vector>(
 }
 
 #[inline(always)]
-unsafe fn score_rows<V: Vector, const R: usize>(
+unsafe fn score_rows<V: Vector, E: Element, const R: usize>(
     query: *const f32,
-    keys: CacheRows,
+    keys: CacheRows<E>,
     scores: *mut f32,
     stride: usize,
 ) -> usize {
     // SAFETY: the caller's.
-    unsafe { rows::score::<V, R>(query, keys, CacheRows::NONE, scores, stride) };
+    unsafe { rows::score::<V, E, R>(query, keys, CacheRows::NONE, scores, stride) };
     R
 }
 
@@ -156,12 +170,23 @@ pub unsafe fn values<V: Vector>(
     task: usize,
     scratch: &mut [f32],
 ) {
+    // SAFETY: the caller's; the element type is the values' own.
+    unsafe { with_element!(p.value.dtype, E => sum_values::<V, E>(p, plan, task, scratch)) }
+}
+
+#[inline(always)]
+unsafe fn sum_values<V: Vector, E: Element>(
+    p: &Problem,
+    plan: &StandardPlan,
+    task: usize,
+    scratch: &mut [f32],
+) {
     let block = plan.block(p, task);
     let sums = scratch.as_mut_ptr();
     // SAFETY: as in the first pass.
     unsafe {
         sums.write_bytes(0, block.rows * p.head_dim);
-        let all = CacheRows {
+        let all = CacheRows::<E> {
             first: p.value.head(block.batch, 0, block.head / p.group()),
             stride: p.value.row_stride,
             count: p.kv_len,
@@ -172,7 +197,7 @@ pub unsafe fn values<V: Vector>(
         let common = if block.rows == ROWS { p.visible_keys(block.row) } else { 0 };
         if common > 0 {
             let values = all.slice(0, common);
-            rows::accumulate::<V, ROWS>(
+            rows::accumulate::<V, E, ROWS>(
                 block.scores,
                 p.kv_len,
                 values,
@@ -187,7 +212,7 @@ pub unsafe fn values<V: Vector>(
             let weights = block.scores.add(r * p.kv_len + common);
             let row = sums.add(r * p.head_dim);
             let values = all.slice(common, visible);
-            rows::accumulate::<V, 1>(
+            rows::accumulate::<V, E, 1>(
                 weights,
                 p.kv_len,
                 values,
@@ -196,8 +221,10 @@ pub unsafe fn values<V: Vector>(
                 row,
                 p.head_dim,
             );
-            let to = p.output.head(block.batch, block.row + r, block.head);
-            rows::scale_row::<V>(row, 1.0, p.head_dim, to);
+            with_element!(p.output.dtype, O => {
+                let to = p.output.head::<O>(block.batch, block.row + r, block.head);
+                rows::scale_row::<V, O>(row, 1.0, p.head_dim, to);
+            });
         }
     }
 }

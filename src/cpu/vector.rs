@@ -3,6 +3,12 @@
 //! Algorithms are written once over [`Vector`] as `#[inline(always)]` functions without target
 //! features; the files in `isa/` implement it and instantiate the algorithms under theirs.
 
+use half::{bf16, f16};
+use std::f32::consts::LN_2;
+
+/// The most lanes of any instruction set.
+pub const MAX_LANES: usize = 16;
+
 /// One SIMD register of float32.
 ///
 /// # Safety
@@ -18,6 +24,12 @@ pub trait Vector: Copy {
     unsafe fn load_partial(from: *const f32, count: usize) -> Self;
     /// Stores the first `count < LANES` lanes.
     unsafe fn store_partial(self, to: *mut f32, count: usize);
+    /// Loads float16 and bfloat16 lanes, widened.
+    unsafe fn load_f16(from: *const f16) -> Self;
+    unsafe fn load_bf16(from: *const bf16) -> Self;
+    /// Stores lanes rounded to nearest even; NaN stays NaN, and what is too large is infinite.
+    unsafe fn store_f16(self, to: *mut f16);
+    unsafe fn store_bf16(self, to: *mut bf16);
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
@@ -27,67 +39,145 @@ pub trait Vector: Copy {
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     /// Lanes of `then` where `left < right`, of `otherwise` elsewhere and where either is NaN.
     unsafe fn select_less(left: Self, right: Self, then: Self, otherwise: Self) -> Self;
-    /// Multiplies by 2 to the power of `exponent`, whose lanes are integers and keep the result
-    /// a normal number.
-    unsafe fn scale_by_power_of_two(self, exponent: Self) -> Self;
+    /// Multiplies by 2 to the power of integers n, given as n + [`ROUND`], that keep the result a
+    /// normal number.
+    unsafe fn scale_by_power_of_two(self, biased: Self) -> Self;
     unsafe fn reduce_add(self) -> f32;
     unsafe fn reduce_max(self) -> f32;
     /// Hints that the cache line at `address` is read soon; any address is allowed.
     unsafe fn prefetch(address: *const f32);
 }
 
-/// Below this, e^x counts as 0: it is under 2^-125, against row sums of at least 1.
-const EXP_FLUSH: f32 = -87.0;
+/// 1.5 * 2^23: adding it to a small number rounds that to an integer, held in the lowest bits.
+pub const ROUND: f32 = 12_582_912.0;
 
-/// e^x for x <= 0, the only range softmax needs; -infinity gives 0 and NaN gives NaN.
+/// Softmax works on scores times this, so that its weights are powers of two.
+pub const LOG2_E: f64 = std::f64::consts::LOG2_E;
+
+/// The exponents below this are raised to it: 2^-126 is nothing beside row sums of at least 1, and
+/// scaling by it keeps numbers normal.
+const MIN_EXPONENT: f32 = -126.0;
+
+/// 2^x for x <= 0, the only range softmax needs; 2^-126 for anything lower, and NaN for NaN.
 ///
-/// x = n·ln2 + r with |r| <= ln2/2, ln2 in two parts so that r is exact; e^r by a polynomial
-/// (minimax of (e^r - 1 - r)/r²); then a shift of the exponent by n.
+/// x = n + f with |f| <= 1/2, which is exact; 2^f by a polynomial, then a shift of the exponent by
+/// n. At most 1 ulp off, 1.1 without fused multiply-adds.
 ///
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
-pub unsafe fn exp_nonpositive<V: Vector>(x: V) -> V {
-    const ROUND: f32 = 12_582_912.0; // 1.5 * 2^23: adding it rounds to an integer
-    const LN2_HIGH: f32 = 0.693_359_4; // few bits, so that n * LN2_HIGH is exact
-    const LN2_LOW: f32 = -2.121_944_4e-4;
+pub unsafe fn exp2_nonpositive<V: Vector>(x: V) -> V {
     // SAFETY: the caller's.
     unsafe {
-        let flush = V::splat(EXP_FLUSH);
-        let clamped = flush.max(x);
-        let round = V::splat(ROUND);
-        let n = clamped.mul_add(V::splat(std::f32::consts::LOG2_E), round).sub(round);
-        let r = n.mul_add(V::splat(-LN2_HIGH), clamped);
-        let r = n.mul_add(V::splat(-LN2_LOW), r);
-        let mut p = V::splat(EXP_POLYNOMIAL[0]);
-        for coefficient in &EXP_POLYNOMIAL[1..] {
-            p = p.mul_add(r, V::splat(*coefficient));
+        let clamped = V::splat(MIN_EXPONENT).max(x);
+        let biased = clamped.add(V::splat(ROUND));
+        let f = clamped.sub(biased.sub(V::splat(ROUND)));
+        let mut p = V::splat(EXP2_POLYNOMIAL[0]);
+        for coefficient in &EXP2_POLYNOMIAL[1..] {
+            p = p.mul_add(f, V::splat(*coefficient));
         }
-        let e = p.mul_add(r.mul(r), r).add(V::splat(1.0));
-        V::select_less(x, flush, V::splat(0.0), e.scale_by_power_of_two(n))
+        p.scale_by_power_of_two(biased)
     }
 }
 
-/// (e^r - 1 - r)/r² on |r| <= ln2/2, highest power first: Chebyshev fit of degree 4 rounded to
-/// float32, error 6.5e-8, so below an eighth of an ulp of e^r.
-const EXP_POLYNOMIAL: [f32; 5] = [0.001_392_619_8, 0.008_363_19, 0.041_666_556, 0.166_665_76, 0.5];
+/// 2^f on |f| <= 1/2, highest power first: minimax in the relative error (2e-9 before rounding),
+/// its constant term held at 1.
+const EXP2_POLYNOMIAL: [f32; 7] =
+    [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_4e-2, 0.240_226_48, LN_2, 1.0];
 
-/// Loads up to `count` lanes, the rest zero.
-///
-/// # Safety
-/// As [`Vector`].
-#[inline(always)]
-pub unsafe fn load_up_to<V: Vector>(from: *const f32, count: usize) -> V {
-    // SAFETY: the caller's.
-    unsafe { if count >= V::LANES { V::load(from) } else { V::load_partial(from, count) } }
+/// An element type of a tensor: read widened to float32, written rounded to nearest even.
+pub trait Element: Copy {
+    /// # Safety
+    /// As [`Vector`].
+    unsafe fn load<V: Vector>(from: *const Self) -> V;
+    /// Loads the first `count` lanes, all of them if there are more, and zeroes the rest.
+    ///
+    /// # Safety
+    /// As [`Vector`].
+    unsafe fn load_up_to<V: Vector>(from: *const Self, count: usize) -> V;
+    /// Stores the first `count` lanes, all of them if there are more.
+    ///
+    /// # Safety
+    /// As [`Vector`].
+    unsafe fn store_up_to<V: Vector>(value: V, to: *mut Self, count: usize);
 }
 
-/// Stores up to `count` lanes.
-///
-/// # Safety
-/// As [`Vector`].
-#[inline(always)]
-pub unsafe fn store_up_to<V: Vector>(value: V, to: *mut f32, count: usize) {
-    // SAFETY: the caller's.
-    unsafe { if count >= V::LANES { value.store(to) } else { value.store_partial(to, count) } }
+impl Element for f32 {
+    #[inline(always)]
+    unsafe fn load<V: Vector>(from: *const Self) -> V {
+        // SAFETY: the caller's.
+        unsafe { V::load(from) }
+    }
+    #[inline(always)]
+    unsafe fn load_up_to<V: Vector>(from: *const Self, count: usize) -> V {
+        // SAFETY: the caller's.
+        unsafe { if count >= V::LANES { V::load(from) } else { V::load_partial(from, count) } }
+    }
+    #[inline(always)]
+    unsafe fn store_up_to<V: Vector>(value: V, to: *mut Self, count: usize) {
+        // SAFETY: the caller's.
+        unsafe { if count >= V::LANES { value.store(to) } else { value.store_partial(to, count) } }
+    }
 }
+
+/// A 16-bit float; its partial vectors go through a buffer of whole ones.
+macro_rules! half_element {
+    ($half:ty, $load:ident, $store:ident) => {
+        impl Element for $half {
+            #[inline(always)]
+            unsafe fn load<V: Vector>(from: *const Self) -> V {
+                // SAFETY: the caller's.
+                unsafe { V::$load(from) }
+            }
+            #[inline(always)]
+            unsafe fn load_up_to<V: Vector>(from: *const Self, count: usize) -> V {
+                if count >= V::LANES {
+                    // SAFETY: the caller's.
+                    return unsafe { V::$load(from) };
+                }
+                let mut lanes = [Self::ZERO; MAX_LANES];
+                // SAFETY: the caller vouches for `count` elements; the buffer has more.
+                unsafe {
+                    lanes.as_mut_ptr().copy_from_nonoverlapping(from, count);
+                    V::$load(lanes.as_ptr())
+                }
+            }
+            #[inline(always)]
+            unsafe fn store_up_to<V: Vector>(value: V, to: *mut Self, count: usize) {
+                if count >= V::LANES {
+                    // SAFETY: the caller's.
+                    return unsafe { value.$store(to) };
+                }
+                let mut lanes = [Self::ZERO; MAX_LANES];
+                // SAFETY: as above.
+                unsafe {
+                    value.$store(lanes.as_mut_ptr());
+                    to.copy_from_nonoverlapping(lanes.as_ptr(), count);
+                }
+            }
+        }
+    };
+}
+half_element!(f16, load_f16, store_f16);
+half_element!(bf16, load_bf16, store_bf16);
+
+/// Runs an expression with a name for the element type that a [`Dtype`] stands for.
+macro_rules! with_element {
+    ($dtype:expr, $element:ident => $body:expr) => {
+        match $dtype {
+            $crate::dtype::Dtype::Fp32 => {
+                type $element = f32;
+                $body
+            }
+            $crate::dtype::Dtype::Fp16 => {
+                type $element = half::f16;
+                $body
+            }
+            $crate::dtype::Dtype::Bf16 => {
+                type $element = half::bf16;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_element;

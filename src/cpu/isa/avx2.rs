@@ -1,7 +1,8 @@
-//! AVX2 with FMA: 8 lanes, 16 registers.
+//! AVX2 with FMA and F16C: 8 lanes, 16 registers.
 
 use crate::cpu::isa::{Isa, instantiate};
 use crate::cpu::vector::Vector;
+use half::{bf16, f16};
 use std::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -17,7 +18,7 @@ unsafe fn mask(count: usize) -> __m256i {
     unsafe { _mm256_loadu_si256(MASKS.as_ptr().add(8 - count).cast()) }
 }
 
-// The trait's contract gives every block below AVX2, FMA and valid pointers.
+// The trait's contract gives every block below AVX2, FMA, F16C and valid pointers.
 #[allow(clippy::undocumented_unsafe_blocks)]
 impl Vector for F32x8 {
     const LANES: usize = 8;
@@ -41,6 +42,36 @@ impl Vector for F32x8 {
     #[inline(always)]
     unsafe fn store_partial(self, to: *mut f32, count: usize) {
         unsafe { _mm256_maskstore_ps(to, mask(count), self.0) }
+    }
+    #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        unsafe { Self(_mm256_cvtph_ps(_mm_loadu_si128(from.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        unsafe {
+            let lanes = _mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast()));
+            Self(_mm256_castsi256_ps(_mm256_slli_epi32::<16>(lanes)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut f16) {
+        unsafe { _mm_storeu_si128(to.cast(), _mm256_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0)) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16) {
+        unsafe {
+            // Half a unit of the last place, less one bit where the kept part is even.
+            let bits = _mm256_castps_si256(self.0);
+            let odd = _mm256_and_si256(_mm256_srli_epi32::<16>(bits), _mm256_set1_epi32(1));
+            let half = _mm256_add_epi32(odd, _mm256_set1_epi32(0x7fff));
+            let rounded = _mm256_srli_epi32::<16>(_mm256_add_epi32(bits, half));
+            let nan = _mm256_castps_si256(_mm256_cmp_ps::<_CMP_UNORD_Q>(self.0, self.0));
+            let words = _mm256_blendv_epi8(rounded, _mm256_set1_epi32(0x7fc0), nan);
+            let packed = _mm256_packus_epi32(words, words);
+            let packed = _mm256_permute4x64_epi64::<0b1000>(packed);
+            _mm_storeu_si128(to.cast(), _mm256_castsi256_si128(packed));
+        }
     }
     #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
@@ -70,9 +101,9 @@ impl Vector for F32x8 {
         }
     }
     #[inline(always)]
-    unsafe fn scale_by_power_of_two(self, exponent: Self) -> Self {
+    unsafe fn scale_by_power_of_two(self, biased: Self) -> Self {
         unsafe {
-            let shift = _mm256_slli_epi32::<23>(_mm256_cvtps_epi32(exponent.0));
+            let shift = _mm256_slli_epi32::<23>(_mm256_castps_si256(biased.0));
             Self(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self.0), shift)))
         }
     }
@@ -100,4 +131,4 @@ impl Vector for F32x8 {
     }
 }
 
-instantiate!(Isa::Avx2, F32x8, key_rows = 3, value_rows = 6, features = "avx2,fma");
+instantiate!(Isa::Avx2, F32x8, scores = 6 x 2, values = 6 x 2, features = "avx2,fma,f16c");

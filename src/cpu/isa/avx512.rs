@@ -1,7 +1,8 @@
 //! AVX-512 F and DQ: 16 lanes, 32 registers, masks for partial vectors.
 
 use crate::cpu::isa::{Isa, instantiate};
-use crate::cpu::vector::Vector;
+use crate::cpu::vector::{ROUND, Vector};
+use half::{bf16, f16};
 use std::arch::x86_64::*;
 
 #[derive(Clone, Copy)]
@@ -40,6 +41,37 @@ impl Vector for F32x16 {
         unsafe { _mm512_mask_storeu_ps(to, first(count), self.0) }
     }
     #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(from.cast()))) }
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        unsafe {
+            let lanes = _mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast()));
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(lanes)))
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut f16) {
+        unsafe {
+            let lanes = _mm512_cvtps_ph::<_MM_FROUND_TO_NEAREST_INT>(self.0);
+            _mm256_storeu_si256(to.cast(), lanes)
+        }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16) {
+        unsafe {
+            // Half a unit of the last place, less one bit where the kept part is even.
+            let bits = _mm512_castps_si512(self.0);
+            let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+            let half = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+            let rounded = _mm512_srli_epi32::<16>(_mm512_add_epi32(bits, half));
+            let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+            let words = _mm512_mask_set1_epi32(rounded, nan, 0x7fc0);
+            _mm256_storeu_si256(to.cast(), _mm512_cvtepi32_epi16(words));
+        }
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         unsafe { Self(_mm512_add_ps(self.0, other.0)) }
     }
@@ -67,8 +99,8 @@ impl Vector for F32x16 {
         }
     }
     #[inline(always)]
-    unsafe fn scale_by_power_of_two(self, exponent: Self) -> Self {
-        unsafe { Self(_mm512_scalef_ps(self.0, exponent.0)) }
+    unsafe fn scale_by_power_of_two(self, biased: Self) -> Self {
+        unsafe { Self(_mm512_scalef_ps(self.0, biased.sub(Self::splat(ROUND)).0)) }
     }
     #[inline(always)]
     unsafe fn reduce_add(self) -> f32 {
@@ -84,4 +116,4 @@ impl Vector for F32x16 {
     }
 }
 
-instantiate!(Isa::Avx512, F32x16, key_rows = 8, value_rows = 12, features = "avx512f,avx512dq");
+instantiate!(Isa::Avx512, F32x16, scores = 8 x 3, values = 12 x 2, features = "avx512f,avx512dq");

@@ -36,7 +36,11 @@ impl Isa {
         match self {
             Isa::Portable => true,
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma"),
+            Isa::Avx2 => {
+                is_x86_feature_detected!("avx2")
+                    && is_x86_feature_detected!("fma")
+                    && is_x86_feature_detected!("f16c")
+            }
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => {
                 is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq")
@@ -63,8 +67,8 @@ pub type Task<Plan> = unsafe fn(&Problem, &Plan, task: usize, scratch: &mut [f32
 /// The algorithms' inner halves, compiled for one instruction set.
 pub struct Kernels {
     pub isa: Isa,
-    pub panel_rows: usize,
-    pub value_panel: usize,
+    /// Float32 elements of a vector.
+    pub lanes: usize,
     pub decode: Task<DecodePlan>,
     pub decode_combine: Task<DecodePlan>,
     pub prefill: Task<PrefillPlan>,
@@ -74,10 +78,12 @@ pub struct Kernels {
 
 /// Instantiates every algorithm for one vector type under its target features.
 ///
-/// `key_rows` and `value_rows` are the register blocks of the two matrix products in
-/// `flash_prefill`: rows by 3 and by 2 vectors, chosen to fill the register file.
+/// `scores` and `values` are the register blocks of the two matrix products in `flash_prefill`, rows
+/// by vectors, chosen to fill the register file.
 macro_rules! instantiate {
-    ($isa:expr, $vector:ty, key_rows = $key_rows:literal, value_rows = $value_rows:literal
+    ($isa:expr, $vector:ty,
+        scores = $key_rows:literal x $query_vectors:literal,
+        values = $value_rows:literal x $value_vectors:literal
         $(, features = $features:literal)?) => {
         use crate::cpu::isa::Kernels;
         use crate::cpu::{flash_decode, flash_prefill, standard_mha};
@@ -85,8 +91,7 @@ macro_rules! instantiate {
 
         pub static KERNELS: Kernels = Kernels {
             isa: $isa,
-            panel_rows: flash_prefill::panel_rows::<$vector>(),
-            value_panel: flash_prefill::value_panel::<$vector>(),
+            lanes: <$vector as Vector>::LANES,
             decode,
             decode_combine,
             prefill,
@@ -107,7 +112,11 @@ macro_rules! instantiate {
         $(#[target_feature(enable = $features)])?
         unsafe fn prefill(p: &Problem, plan: &flash_prefill::PrefillPlan, task: usize, scratch: &mut [f32]) {
             // SAFETY: as above.
-            unsafe { flash_prefill::task::<$vector, $key_rows, $value_rows>(p, plan, task, scratch) }
+            unsafe {
+                flash_prefill::task::<$vector, $key_rows, $query_vectors, $value_rows, $value_vectors>(
+                    p, plan, task, scratch,
+                )
+            }
         }
         $(#[target_feature(enable = $features)])?
         unsafe fn standard_scores(p: &Problem, plan: &standard_mha::StandardPlan, task: usize, scratch: &mut [f32]) {

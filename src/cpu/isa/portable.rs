@@ -2,6 +2,7 @@
 
 use crate::cpu::isa::{Isa, instantiate};
 use crate::cpu::vector::Vector;
+use half::{bf16, f16};
 
 #[derive(Clone, Copy)]
 struct F32x4([f32; 4]);
@@ -49,6 +50,26 @@ impl Vector for F32x4 {
         }
     }
     #[inline(always)]
+    unsafe fn load_f16(from: *const f16) -> Self {
+        // SAFETY: the caller vouches for four elements.
+        Self(unsafe { from.cast::<[f16; 4]>().read_unaligned() }.map(f16::to_f32))
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(from: *const bf16) -> Self {
+        // SAFETY: as above.
+        Self(unsafe { from.cast::<[bf16; 4]>().read_unaligned() }.map(bf16::to_f32))
+    }
+    #[inline(always)]
+    unsafe fn store_f16(self, to: *mut f16) {
+        // SAFETY: as above.
+        unsafe { to.cast::<[f16; 4]>().write_unaligned(self.0.map(f16::from_f32)) }
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, to: *mut bf16) {
+        // SAFETY: as above.
+        unsafe { to.cast::<[bf16; 4]>().write_unaligned(self.0.map(bf16::from_f32)) }
+    }
+    #[inline(always)]
     unsafe fn add(self, other: Self) -> Self {
         self.zip(other, |a, b| a + b)
     }
@@ -76,9 +97,9 @@ impl Vector for F32x4 {
         }))
     }
     #[inline(always)]
-    unsafe fn scale_by_power_of_two(self, exponent: Self) -> Self {
-        self.zip(exponent, |value, exponent| {
-            f32::from_bits(value.to_bits().wrapping_add(((exponent as i32) << 23) as u32))
+    unsafe fn scale_by_power_of_two(self, biased: Self) -> Self {
+        self.zip(biased, |value, biased| {
+            f32::from_bits(value.to_bits().wrapping_add(biased.to_bits() << 23))
         })
     }
     #[inline(always)]
@@ -94,4 +115,4 @@ impl Vector for F32x4 {
     unsafe fn prefetch(_address: *const f32) {}
 }
 
-instantiate!(Isa::Portable, F32x4, key_rows = 3, value_rows = 6);
+instantiate!(Isa::Portable, F32x4, scores = 6 x 2, values = 6 x 2);
