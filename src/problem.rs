@@ -80,6 +80,8 @@ pub struct Problem {
     pub device: Device,
     pub mode: Mode,
     pub causal: bool,
+    /// Whether the result must not depend on the number of threads.
+    pub deterministic: bool,
     pub batch: usize,
     pub q_len: usize,
     pub kv_len: usize,
@@ -276,6 +278,7 @@ impl Problem {
             device,
             mode,
             causal,
+            deterministic: desc.flags & KFA_FLAG_DETERMINISTIC != 0,
             batch,
             q_len,
             kv_len,

@@ -1,27 +1,33 @@
 //! Flash decode: one query row per sequence, split over keys, online softmax.
 //!
 //! A task owns some neighbouring key/value heads and a run of tokens of one sequence, and walks the
-//! run in blocks: within a block it visits each of its heads, so memory is read nearly in the
-//! token-major order in which the cache lies, and each key/value byte once for all query heads of
-//! its group. Heads are shared out first, which costs nothing; only long contexts are also cut into
-//! runs, whose states are combined in order. Runs depend on the problem alone, never on the number
-//! of threads, so results are bit-identical always.
+//! run in blocks: first the keys of all its heads, a few tokens side by side, then the values. So
+//! memory is read in the order in which the cache lies, token by token, and each key/value byte once
+//! for all query heads of its group.
+//!
+//! Heads are shared out first, which costs nothing; long contexts are also cut into runs, whose
+//! states are combined in order. Runs depend on the problem alone as long as that gives every thread
+//! work, and always with `KFA_FLAG_DETERMINISTIC`.
 
 use crate::cpu::isa::Kernels;
 use crate::cpu::reason::Reason;
 use crate::cpu::rows::{self, CacheRows};
 use crate::cpu::threads;
-use crate::cpu::vector::{Element, Vector, with_element};
+use crate::cpu::vector::{Element, MAX_LANES, Vector, with_element};
 use crate::cpu::{MAX_FLASH_HEAD_DIM, log_sum_exp, log2_scale, require_dtypes};
-use crate::problem::Problem;
+use crate::problem::{Problem, View};
 
-/// A block's tokens are a multiple of this, so that its scores fill whole vectors everywhere.
-const STEP: usize = 16;
+/// Tokens of a block, whose scores are turned into weights together.
+const BLOCK: usize = 32;
+
+/// Tokens that are worth a run of their own where threads would idle otherwise.
+const SHORTEST_RUN: usize = 512;
+
+/// Tokens read side by side: as many streams of memory, each in the order of its addresses.
+const STEP: usize = 8;
 
 /// How a decode problem is cut into tasks.
 pub struct DecodePlan {
-    /// Tokens per block: its keys and values of a head stay in the L1 cache.
-    block: usize,
     /// Tokens per run.
     run: usize,
     /// Runs per sequence.
@@ -35,23 +41,34 @@ pub struct DecodePlan {
 }
 
 impl DecodePlan {
-    fn new(p: &Problem, threads: usize) -> Self {
+    /// `finer`: whether the number of threads may decide how long a run is.
+    fn new(p: &Problem, threads: usize, finer: bool) -> Self {
+        // A token's keys that a task reads should span 2 KiB, or the hardware prefetcher has nothing
+        // to run ahead on.
+        let token_bytes = p.head_dim * p.key.dtype.size();
+        let most_shares = (p.kv_heads * token_bytes / 2048).max(1);
         // Few, long runs: their states are all the memory that decode needs beside the scratch.
-        let run = (p.kv_len / 2).clamp(2048, 4096).next_multiple_of(STEP);
+        let fewest = p.kv_len.div_ceil((p.kv_len / 2).clamp(2048, 4096));
+        let busy = threads.div_ceil(p.batch * most_shares).min(p.kv_len / SHORTEST_RUN);
+        let splits = if finer { fewest.max(busy) } else { fewest };
+        let run = p.kv_len.div_ceil(splits).next_multiple_of(BLOCK);
         let splits = p.kv_len.div_ceil(run);
-        // A few tasks per thread even out a busy machine, but a token's keys that a task reads
-        // should span a kilobyte, or the hardware prefetcher has nothing to run ahead on.
-        let prefetchable = 256usize.div_ceil(p.head_dim).min(p.kv_heads);
-        let wanted_shares = (4 * threads).div_ceil(p.batch * splits);
-        let task_heads = (p.kv_heads / wanted_shares).max(prefetchable);
+        // Two tasks per thread even out a busy machine; one each is worth shorter reads.
+        let wanted = |tasks: usize| tasks.div_ceil(p.batch * splits);
+        let shares = wanted(2 * threads).min(most_shares).max(wanted(threads)).min(p.kv_heads);
+        let task_heads = p.kv_heads.div_ceil(shares);
         Self {
-            block: (2048 / p.head_dim).clamp(STEP, 8 * STEP) / STEP * STEP,
             run,
             splits,
             task_heads,
             shares: p.kv_heads.div_ceil(task_heads),
             state_stride: (p.head_dim + 2).next_multiple_of(4),
         }
+    }
+
+    /// Bytes for the states of all runs; none when a single run writes the output itself.
+    fn workspace_size(&self, p: &Problem) -> usize {
+        if self.splits == 1 { 0 } else { p.batch * self.splits * p.heads * self.state_stride * 4 }
     }
 
     /// The running state of a head of a run: in the workspace where runs are combined.
@@ -72,25 +89,32 @@ pub fn supports(p: &Problem) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Bytes for the states of all runs; none when a single run writes the output itself.
+/// Bytes of the fewest runs, with which any number of threads can work.
+pub fn min_workspace_size(p: &Problem) -> usize {
+    DecodePlan::new(p, threads::count(), false).workspace_size(p)
+}
+
+/// Bytes with which all threads find work.
 pub fn workspace_size(p: &Problem) -> usize {
-    let plan = DecodePlan::new(p, 1);
-    if plan.splits == 1 { 0 } else { p.batch * plan.splits * p.heads * plan.state_stride * 4 }
+    DecodePlan::new(p, threads::count(), !p.deterministic).workspace_size(p)
 }
 
 pub fn run(p: &Problem, kernels: &Kernels) {
-    let plan = DecodePlan::new(p, threads::count());
+    let mut plan = DecodePlan::new(p, threads::count(), !p.deterministic);
+    if plan.workspace_size(p) > p.workspace_size {
+        plan = DecodePlan::new(p, threads::count(), false);
+    }
     let heads = plan.task_heads * p.group();
-    let query_floats = heads * (p.head_dim + 16);
-    let scratch = query_floats + 4 * plan.block + heads * plan.state_stride;
-    let bytes = p.batch * p.kv_len * p.kv_heads * p.head_dim * 8;
-    threads::run(p.batch * plan.splits * plan.shares, scratch, bytes, |task, scratch| {
+    let states = if plan.splits == 1 { heads * plan.state_stride } else { 0 };
+    let scratch = heads * (p.head_dim + MAX_LANES + BLOCK) + states;
+    let bytes = p.batch * p.kv_len * p.kv_heads * p.head_dim * 2 * p.key.dtype.size();
+    threads::run_on_team(p.batch * plan.splits * plan.shares, scratch, bytes, |task, scratch| {
         // SAFETY: the table chose kernels that this CPU runs; `supports` accepted the problem.
         unsafe { (kernels.decode)(p, &plan, task, scratch) }
     });
     if plan.splits > 1 {
-        let bytes = p.batch * plan.splits * p.heads * plan.state_stride * 4;
-        threads::run(p.batch * p.heads, plan.state_stride, bytes, |task, scratch| {
+        let bytes = plan.workspace_size(p);
+        threads::run_on_team(p.batch * p.heads, plan.state_stride, bytes, |task, scratch| {
             // SAFETY: as above.
             unsafe { (kernels.decode_combine)(p, &plan, task, scratch) }
         });
@@ -117,72 +141,84 @@ unsafe fn attend_run<V: Vector, E: Element>(
     let (share, index) = (task % plan.shares, task / plan.shares);
     let (batch, split) = (index / plan.splits, index % plan.splits);
     let first_kv_head = share * plan.task_heads;
-    let end_kv_head = p.kv_heads.min(first_kv_head + plan.task_heads);
+    let kv_heads = first_kv_head..p.kv_heads.min(first_kv_head + plan.task_heads);
     let group = p.group();
-    let (first_head, end_head) = (first_kv_head * group, end_kv_head * group);
+    let heads = kv_heads.start * group..kv_heads.end * group;
     let first = split * plan.run;
     let end = p.kv_len.min(first + plan.run);
     let query_stride = rows::query_stride::<V>(p.head_dim);
-    let (query, rest) = scratch.split_at_mut((end_head - first_head) * query_stride);
-    let (scores, state) = rest.split_at_mut(4 * plan.block);
-    let (query, scores) = (query.as_mut_ptr(), scores.as_mut_ptr());
+    let (query, rest) = scratch.split_at_mut(heads.len() * query_stride);
+    let (scores, state) = rest.split_at_mut(heads.len() * BLOCK);
     let state = match plan.splits {
         1 => state.as_mut_ptr(),
-        _ => plan.split_state(p, batch, split, first_head),
+        _ => plan.split_state(p, batch, split, heads.start),
     };
-    // Both are counted from the task's first head.
-    let query_of = |head: usize| query.wrapping_add((head - first_head) * query_stride);
-    let state_of = |head: usize| state.wrapping_add((head - first_head) * plan.state_stride);
+    let task_heads = Heads {
+        first: heads.start,
+        query: query.as_mut_ptr(),
+        query_stride,
+        scores: scores.as_mut_ptr(),
+        state,
+        state_stride: plan.state_stride,
+    };
     // SAFETY: `p` is valid for every head and token used here; scratch is as `run` sized it.
     unsafe {
-        for head in first_head..end_head {
+        for head in heads.clone() {
             with_element!(p.query.dtype, Q => {
                 let from = p.query.head::<Q>(batch, 0, head);
-                rows::scale_query::<V, Q>(from, log2_scale(p), p.head_dim, query_of(head));
+                rows::scale_query::<V, Q>(from, log2_scale(p), p.head_dim, task_heads.query(head));
             });
-            let state = state_of(head);
+            let state = task_heads.state(head);
             state.write_bytes(0, p.head_dim);
             *state.add(p.head_dim) = f32::MIN;
             *state.add(p.head_dim + 1) = 0.0;
         }
-        let keys_of = |token: usize, kv_head: usize| CacheRows::<E> {
-            first: p.key.head(batch, token, kv_head),
-            stride: p.key.row_stride,
-            count: plan.block.min(end - token),
-            head_dim: p.head_dim,
-        };
-        for token in (first..end).step_by(plan.block) {
-            for kv_head in first_kv_head..end_kv_head {
-                let keys = keys_of(token, kv_head);
-                let values = CacheRows {
-                    first: p.value.head(batch, token, kv_head),
-                    stride: p.value.row_stride,
-                    ..keys
-                };
-                // What the next round of this loop reads, for it to find in the cache.
-                let next_keys = if kv_head + 1 < end_kv_head {
-                    keys_of(token, kv_head + 1)
-                } else if token + plan.block < end {
-                    keys_of(token + plan.block, first_kv_head)
+        for token in (first..end).step_by(BLOCK) {
+            let count = BLOCK.min(end - token);
+            let steps = |view: View, kv_head: usize, step: usize| CacheRows::<E> {
+                first: view.head(batch, token + step, kv_head),
+                stride: view.row_stride,
+                count: STEP.min(count - step),
+                head_dim: p.head_dim,
+            };
+            // What the next round reads. The hardware prefetcher alone runs too short a way ahead of
+            // the arithmetic of a group.
+            let prefetch = |view: View, token: usize, kv_head: usize| {
+                for row in token..token + STEP {
+                    view.prefetch::<V>(batch, row, kv_head, p.head_dim);
+                }
+            };
+            for step in (0..count).step_by(STEP) {
+                let (next, ahead) = if step + STEP < count {
+                    (p.key, token + step + STEP)
                 } else {
-                    CacheRows::NONE
+                    (p.value, token)
                 };
-                let block = Block { keys, values, next_keys };
-                let mut head = kv_head * group;
-                let end_head = head + group;
-                while head < end_head {
-                    let (query, state) = (query_of(head), state_of(head));
-                    head += match end_head - head {
-                        4.. => attend_block::<V, E, 4>(query, &block, scores, state, plan),
-                        2 | 3 => attend_block::<V, E, 2>(query, &block, scores, state, plan),
-                        _ => attend_block::<V, E, 1>(query, &block, scores, state, plan),
-                    }
+                for kv_head in kv_heads.clone() {
+                    prefetch(next, ahead, kv_head);
+                    let keys = steps(p.key, kv_head, step);
+                    score_group::<V, E>(&task_heads, kv_head * group, group, keys, step);
+                }
+            }
+            for head in heads.clone() {
+                weigh::<V>(&task_heads, head, count, p.head_dim);
+            }
+            for step in (0..count).step_by(STEP) {
+                let (next, ahead) = if step + STEP < count {
+                    (p.value, token + step + STEP)
+                } else {
+                    (p.key, token + BLOCK)
+                };
+                for kv_head in kv_heads.clone() {
+                    prefetch(next, ahead, kv_head);
+                    let values = steps(p.value, kv_head, step);
+                    sum_group::<V, E>(&task_heads, kv_head * group, group, values, step);
                 }
             }
         }
         if plan.splits == 1 {
-            for head in first_head..end_head {
-                let state = state_of(head);
+            for head in heads {
+                let state = task_heads.state(head);
                 let (max, sum) = (*state.add(p.head_dim), *state.add(p.head_dim + 1));
                 finish::<V>(p, batch, head, state, max, sum);
             }
@@ -190,46 +226,98 @@ unsafe fn attend_run<V: Vector, E: Element>(
     }
 }
 
-/// One block of tokens of a key/value head, and the keys of the block that comes next.
-struct Block<E> {
-    keys: CacheRows<E>,
-    values: CacheRows<E>,
-    next_keys: CacheRows<E>,
+/// What a task keeps of each of its heads.
+struct Heads {
+    first: usize,
+    /// Scaled queries.
+    query: *mut f32,
+    query_stride: usize,
+    /// A block's scores, then weights.
+    scores: *mut f32,
+    /// Running states.
+    state: *mut f32,
+    state_stride: usize,
 }
 
-/// Folds one block of tokens into the running states of `R` heads; returns `R`.
-#[inline(always)]
-unsafe fn attend_block<V: Vector, E: Element, const R: usize>(
-    query: *const f32,
-    block: &Block<E>,
-    scores: *mut f32,
-    state: *mut f32,
-    plan: &DecodePlan,
-) -> usize {
-    let Block { keys, values, next_keys } = *block;
-    // SAFETY: the caller hands over R heads' queries and states and room for R blocks of scores.
-    unsafe {
-        rows::score::<V, E, R>(query, keys, values, scores, plan.block);
-        let mut factors = [1.0; R];
-        for (r, factor) in factors.iter_mut().enumerate() {
-            let scores = scores.add(r * plan.block);
-            for t in keys.count..plan.block {
-                *scores.add(t) = f32::NEG_INFINITY;
-            }
-            let statistics = state.add(r * plan.state_stride + keys.head_dim);
-            let old_max = *statistics;
-            let max = old_max.max(rows::max::<V>(scores, plan.block));
-            if max > old_max {
-                *factor = rows::exp2_one::<V>(old_max - max);
-                *statistics = max;
-            }
-            let sum = rows::exponentiate::<V>(scores, plan.block, max);
-            *statistics.add(1) = *statistics.add(1) * *factor + sum;
-        }
-        let stride = plan.state_stride;
-        rows::accumulate::<V, E, R>(scores, plan.block, values, next_keys, factors, state, stride);
+impl Heads {
+    fn query(&self, head: usize) -> *mut f32 {
+        self.query.wrapping_add((head - self.first) * self.query_stride)
     }
-    R
+
+    fn scores(&self, head: usize) -> *mut f32 {
+        self.scores.wrapping_add((head - self.first) * BLOCK)
+    }
+
+    fn state(&self, head: usize) -> *mut f32 {
+        self.state.wrapping_add((head - self.first) * self.state_stride)
+    }
+}
+
+/// Scores a few keys with all query heads of their group.
+#[inline(always)]
+unsafe fn score_group<V: Vector, E: Element>(
+    heads: &Heads,
+    first: usize,
+    group: usize,
+    keys: CacheRows<E>,
+    step: usize,
+) {
+    let mut head = first;
+    let end = first + group;
+    while head < end {
+        let (query, scores) = (heads.query(head), heads.scores(head).wrapping_add(step));
+        // SAFETY: the task's.
+        head += unsafe {
+            match end - head {
+                4.. => rows::score::<V, E, 4>(query, keys, scores, BLOCK),
+                2 | 3 => rows::score::<V, E, 2>(query, keys, scores, BLOCK),
+                _ => rows::score::<V, E, 1>(query, keys, scores, BLOCK),
+            }
+        };
+    }
+}
+
+/// Turns a block's scores of one head into weights, and rescales its state to their maximum.
+#[inline(always)]
+unsafe fn weigh<V: Vector>(heads: &Heads, head: usize, count: usize, head_dim: usize) {
+    let (scores, state) = (heads.scores(head), heads.state(head));
+    // SAFETY: the task's.
+    unsafe {
+        let (old_max, sum) = (state.add(head_dim), state.add(head_dim + 1));
+        let max = (*old_max).max(rows::max::<V>(scores, count));
+        if max > *old_max {
+            let factor = rows::exp2_one::<V>(*old_max - max);
+            rows::scale_row::<V, f32>(state, factor, head_dim, state);
+            *sum *= factor;
+            *old_max = max;
+        }
+        *sum += rows::exponentiate::<V>(scores, count, max);
+    }
+}
+
+/// Adds a few weighted values to the states of all query heads of their group.
+#[inline(always)]
+unsafe fn sum_group<V: Vector, E: Element>(
+    heads: &Heads,
+    first: usize,
+    group: usize,
+    values: CacheRows<E>,
+    step: usize,
+) {
+    let mut head = first;
+    let end = first + group;
+    while head < end {
+        let (weights, sums) = (heads.scores(head).wrapping_add(step), heads.state(head));
+        let stride = heads.state_stride;
+        // SAFETY: the task's.
+        head += unsafe {
+            match end - head {
+                4.. => rows::accumulate::<V, E, 4>(weights, BLOCK, values, sums, stride),
+                2 | 3 => rows::accumulate::<V, E, 2>(weights, BLOCK, values, sums, stride),
+                _ => rows::accumulate::<V, E, 1>(weights, BLOCK, values, sums, stride),
+            }
+        };
+    }
 }
 
 /// Combines the runs of one head, in order, and writes its output row.
@@ -254,7 +342,7 @@ pub unsafe fn combine<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, sc
             let weight = rows::exp2_one::<V>(*state.add(p.head_dim) - max);
             sum += weight * *state.add(p.head_dim + 1);
             let row = CacheRows { first: state, stride: 0, count: 1, head_dim: p.head_dim };
-            rows::accumulate::<V, f32, 1>(&weight, 0, row, CacheRows::NONE, [1.0], total, 0);
+            rows::accumulate::<V, f32, 1>(&weight, 0, row, total, 0);
         }
         finish::<V>(p, batch, head, total, max, sum);
     }

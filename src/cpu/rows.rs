@@ -21,22 +21,6 @@ impl<E: Element> CacheRows<E> {
         unsafe { self.first.add(index * self.stride) }
     }
 
-    /// Nothing: for callers with no rows to read ahead.
-    pub const NONE: Self = Self { first: std::ptr::null(), stride: 0, count: 0, head_dim: 0 };
-
-    /// Hints that rows `from..to` are read soon, as far as they exist.
-    #[inline(always)]
-    unsafe fn prefetch<V: Vector>(&self, from: usize, to: usize) {
-        /// Bytes per cache line.
-        const LINE: usize = 64;
-        for row in from..to.min(self.count) {
-            for d in (0..self.head_dim).step_by(LINE / size_of::<E>()) {
-                // SAFETY: a hint, at an address inside the run.
-                unsafe { V::prefetch(self.first.wrapping_add(row * self.stride + d).cast()) };
-            }
-        }
-    }
-
     /// The same run without its first `skipped` rows, ending after row `end`.
     pub fn slice(&self, skipped: usize, end: usize) -> Self {
         Self {
@@ -73,8 +57,8 @@ pub unsafe fn scale_query<V: Vector, E: Element>(
     }
 }
 
-/// `scores[r * score_stride + t] = query row r . key row t` for `R` query rows and all key rows.
-/// The rows of `ahead` are prefetched along the way, one for each key row.
+/// `scores[r * score_stride + t] = query row r . key row t` for `R` query rows and all key rows;
+/// returns `R`.
 ///
 /// # Safety
 /// As [`Vector`]; `query` holds `R` rows of `query_stride`, `scores` has room for `keys.count`.
@@ -82,25 +66,24 @@ pub unsafe fn scale_query<V: Vector, E: Element>(
 pub unsafe fn score<V: Vector, E: Element, const R: usize>(
     query: *const f32,
     keys: CacheRows<E>,
-    ahead: CacheRows<E>,
     scores: *mut f32,
     score_stride: usize,
-) {
+) -> usize {
     // SAFETY: the caller's.
     unsafe {
         match R {
-            1 => score_blocks::<V, E, R, 8>(query, keys, ahead, scores, score_stride),
-            2 => score_blocks::<V, E, R, 4>(query, keys, ahead, scores, score_stride),
-            _ => score_blocks::<V, E, R, 2>(query, keys, ahead, scores, score_stride),
+            1 => score_blocks::<V, E, R, 8>(query, keys, scores, score_stride),
+            2 => score_blocks::<V, E, R, 4>(query, keys, scores, score_stride),
+            _ => score_blocks::<V, E, R, 2>(query, keys, scores, score_stride),
         }
     }
+    R
 }
 
 #[inline(always)]
 unsafe fn score_blocks<V: Vector, E: Element, const R: usize, const T: usize>(
     query: *const f32,
     keys: CacheRows<E>,
-    ahead: CacheRows<E>,
     scores: *mut f32,
     score_stride: usize,
 ) {
@@ -109,7 +92,6 @@ unsafe fn score_blocks<V: Vector, E: Element, const R: usize, const T: usize>(
         let whole = keys.head_dim / V::LANES * V::LANES;
         let stride = query_stride::<V>(keys.head_dim);
         for t0 in (0..keys.count).step_by(T) {
-            ahead.prefetch::<V>(t0, t0 + T);
             // Past the end the last row is read again and its score dropped.
             let mut rows = [std::ptr::null(); T];
             for (t, row) in rows.iter_mut().enumerate() {
@@ -197,8 +179,7 @@ pub unsafe fn exp2_one<V: Vector>(x: f32) -> f32 {
     unsafe { exp2_nonpositive(V::splat(x)).reduce_max() }
 }
 
-/// `sums[r] = sums[r] * factors[r] + sum over t of weights[r * weight_stride + t] * value row t`.
-/// The rows of `ahead` are prefetched along the way, evenly over the columns.
+/// `sums[r] += sum over t of weights[r * weight_stride + t] * value row t`.
 ///
 /// # Safety
 /// As [`Vector`]; `sums` holds `R` rows of `sum_stride >= head_dim`.
@@ -207,43 +188,18 @@ pub unsafe fn accumulate<V: Vector, E: Element, const R: usize>(
     weights: *const f32,
     weight_stride: usize,
     values: CacheRows<E>,
-    ahead: CacheRows<E>,
-    factors: [f32; R],
     sums: *mut f32,
     sum_stride: usize,
-) {
+) -> usize {
     // SAFETY: the caller's.
     unsafe {
         match R {
-            1 => accumulate_wide::<V, E, R, 8>(
-                weights,
-                weight_stride,
-                values,
-                ahead,
-                factors,
-                sums,
-                sum_stride,
-            ),
-            2 => accumulate_wide::<V, E, R, 4>(
-                weights,
-                weight_stride,
-                values,
-                ahead,
-                factors,
-                sums,
-                sum_stride,
-            ),
-            _ => accumulate_wide::<V, E, R, 2>(
-                weights,
-                weight_stride,
-                values,
-                ahead,
-                factors,
-                sums,
-                sum_stride,
-            ),
+            1 => accumulate_wide::<V, E, R, 8>(weights, weight_stride, values, sums, sum_stride),
+            2 => accumulate_wide::<V, E, R, 4>(weights, weight_stride, values, sums, sum_stride),
+            _ => accumulate_wide::<V, E, R, 2>(weights, weight_stride, values, sums, sum_stride),
         }
     }
+    R
 }
 
 #[inline(always)]
@@ -251,8 +207,6 @@ unsafe fn accumulate_wide<V: Vector, E: Element, const R: usize, const N: usize>
     weights: *const f32,
     weight_stride: usize,
     values: CacheRows<E>,
-    ahead: CacheRows<E>,
-    factors: [f32; R],
     sums: *mut f32,
     sum_stride: usize,
 ) {
@@ -260,13 +214,10 @@ unsafe fn accumulate_wide<V: Vector, E: Element, const R: usize, const N: usize>
     unsafe {
         let mut d = 0;
         while d + N * V::LANES <= values.head_dim {
-            let share = |d: usize| ahead.count * d / values.head_dim;
-            ahead.prefetch::<V>(share(d), share(d + N * V::LANES));
             let mut block = [[V::splat(0.0); N]; R];
             for r in 0..R {
                 for n in 0..N {
-                    let sum = V::load(sums.add(r * sum_stride + d + n * V::LANES));
-                    block[r][n] = sum.mul(V::splat(factors[r]));
+                    block[r][n] = V::load(sums.add(r * sum_stride + d + n * V::LANES));
                 }
             }
             for t in 0..values.count {
@@ -290,8 +241,7 @@ unsafe fn accumulate_wide<V: Vector, E: Element, const R: usize, const N: usize>
             let lanes = values.head_dim - d;
             let mut column = [V::splat(0.0); R];
             for r in 0..R {
-                let sum: V = f32::load_up_to(sums.add(r * sum_stride + d), lanes);
-                column[r] = sum.mul(V::splat(factors[r]));
+                column[r] = f32::load_up_to(sums.add(r * sum_stride + d), lanes);
             }
             for t in 0..values.count {
                 let value: V = E::load_up_to(values.row(t).add(d), lanes);

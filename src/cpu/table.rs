@@ -25,7 +25,7 @@ static FLASH_DECODE: Algorithm = Algorithm {
     family: Mode::Flash,
     supports: flash_decode::supports,
     workspace_size: flash_decode::workspace_size,
-    min_workspace_size: flash_decode::workspace_size,
+    min_workspace_size: flash_decode::min_workspace_size,
     run: flash_decode::run,
 };
 static FLASH_PREFILL: Algorithm = Algorithm {

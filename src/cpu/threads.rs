@@ -1,6 +1,6 @@
 //! The library's own threads: tasks are claimed from a counter by the caller and its helpers.
 //!
-//! Long work (prefill) goes through a private rayon pool; short work (decode) through a team that
+//! Long work (prefill) goes through a private rayon pool; decode and short work through a team that
 //! spins before it parks. Both start on first use.
 
 use crate::cpu::team::Team;
@@ -112,12 +112,47 @@ fn from_environment(name: &str) -> Option<usize> {
 /// Runs `body(task, scratch)` for every task; scratch holds `scratch_floats`, contents undefined.
 ///
 /// The caller takes part and could finish alone, so a busy machine delays no more than its share.
-/// `bytes` is roughly how much memory the tasks touch together.
+/// `bytes` is roughly how much memory the tasks touch together: it decides who is woken.
 pub fn run(
     tasks: usize,
     scratch_floats: usize,
     bytes: usize,
     body: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    if bytes < WORTH_WAKING {
+        return run_on_team(tasks, scratch_floats, bytes, body);
+    }
+    claim_with(tasks, scratch_floats, body, |helpers, threads, claim_all| match threads.pool() {
+        Some(pool) => pool.in_place_scope(|scope| {
+            for _ in 0..helpers {
+                scope.spawn(|_| claim_all());
+            }
+            claim_all();
+        }),
+        None => claim_all(),
+    });
+}
+
+/// As [`run`], for work that is short or waits for memory: helpers are the team's.
+pub fn run_on_team(
+    tasks: usize,
+    scratch_floats: usize,
+    bytes: usize,
+    body: impl Fn(usize, &mut [f32]) + Sync,
+) {
+    let worth_sharing = bytes >= WORTH_SHARING;
+    claim_with(tasks, scratch_floats, body, |helpers, threads, claim_all| match threads.team() {
+        Some(team) if worth_sharing => team.run(helpers, claim_all),
+        _ => claim_all(),
+    });
+}
+
+/// Has `share` run, on as many threads as it likes, a function that claims tasks until none is left.
+fn claim_with(
+    tasks: usize,
+    scratch_floats: usize,
+    body: impl Fn(usize, &mut [f32]) + Sync,
+    share: impl FnOnce(usize, &Threads, &(dyn Fn() + Sync)),
 ) {
     let next = AtomicUsize::new(0);
     let claim_all = || {
@@ -131,26 +166,10 @@ pub fn run(
             }
         });
     };
-    if tasks == 1 || bytes < WORTH_SHARING {
-        return claim_all();
-    }
     let threads = threads();
-    let helpers = (tasks - 1).min(threads.count - 1);
-    if helpers == 0 {
-        claim_all();
-    } else if bytes >= WORTH_WAKING
-        && let Some(pool) = threads.pool()
-    {
-        pool.in_place_scope(|scope| {
-            for _ in 0..helpers {
-                scope.spawn(|_| claim_all());
-            }
-            claim_all();
-        });
-    } else if let Some(team) = threads.team() {
-        team.run(helpers, &claim_all);
-    } else {
-        claim_all();
+    match (tasks - 1).min(threads.count - 1) {
+        0 => claim_all(),
+        helpers => share(helpers, &threads, &claim_all),
     }
 }
 

@@ -61,7 +61,7 @@ const MIN_EXPONENT: f32 = -126.0;
 /// 2^x for x <= 0, the only range softmax needs; 2^-126 for anything lower, and NaN for NaN.
 ///
 /// x = n + f with |f| <= 1/2, which is exact; 2^f by a polynomial, then a shift of the exponent by
-/// n. At most 1 ulp off, 1.1 without fused multiply-adds.
+/// n. At most 1 ulp off, 1.25 without fused multiply-adds.
 ///
 /// # Safety
 /// As [`Vector`].

@@ -112,7 +112,7 @@ impl Vector for F32x16 {
     }
     #[inline(always)]
     unsafe fn prefetch(address: *const f32) {
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
+        unsafe { _mm_prefetch::<_MM_HINT_T1>(address.cast()) }
     }
 }
 
