@@ -85,8 +85,7 @@ TEST(Explain, SaysNoneAndWhyWhereNoKernelServes) {
   Problem wide({5, 20, 2, 1, 600});
   wide.desc.mode = KFA_ATTENTION_MODE_FLASH;
   Problem half({5, 20, 2, 1, 64});
-  half.desc.query.dtype = half.desc.key.dtype = KFA_DTYPE_FP16;
-  half.desc.value.dtype = half.desc.output.dtype = KFA_DTYPE_FP16;
+  half.desc.query.dtype = half.desc.output.dtype = KFA_DTYPE_FP16;
   Problem cuda({5, 20, 2, 1, 64});
   cuda.desc.device = KFA_DEVICE_CUDA;
   const std::string texts[] = {explain(wide), explain(half), explain(cuda)};

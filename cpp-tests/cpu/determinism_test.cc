@@ -1,4 +1,5 @@
-// Same inputs, same bits: from run to run, whatever the threads, and from two callers at once.
+// Same inputs, same bits: from run to run, whatever the threads if so asked, and from two callers at
+// once.
 #include <thread>
 
 #include "cpu/modes.h"
@@ -30,6 +31,7 @@ TEST_P(Determinism, BitsDoNotDependOnTheNumberOfThreads) {
   for (const Shape& shape : shapes()) {
     SCOPED_TRACE(shape);
     Problem alone = make(shape);
+    alone.desc.flags = KFA_FLAG_DETERMINISTIC;
     {
       const ThreadScope one(1);
       alone.run();
@@ -38,6 +40,7 @@ TEST_P(Determinism, BitsDoNotDependOnTheNumberOfThreads) {
       SCOPED_TRACE(threads);
       const ThreadScope many(threads);
       Problem together = make(shape);
+      together.desc.flags = KFA_FLAG_DETERMINISTIC;
       together.run();
       ASSERT_TRUE(together.output.same_bits(alone.output));
       ASSERT_TRUE(together.lse.same_bits(alone.lse));

@@ -66,7 +66,8 @@ pub const KFA_MASK_ADDITIVE: kfa_mask_kind = 1;
 pub const KFA_MASK_BOOLEAN: kfa_mask_kind = 2;
 
 /// Results are bit-identical whatever the number of threads. Without it they are from run to run, at
-/// a fixed number of threads: decode on the CPU cuts long contexts finer where threads would idle.
+/// a fixed number of threads: decode on the CPU cuts contexts finer for more threads than key/value
+/// heads.
 pub const KFA_FLAG_DETERMINISTIC: u32 = 1;
 /// A row's result does not depend on the batch it is in nor on how its sequence was chunked.
 pub const KFA_FLAG_BATCH_INVARIANT: u32 = 2;

@@ -6,8 +6,8 @@
 //! for all query heads of its group.
 //!
 //! Heads are shared out first, which costs nothing; long contexts are also cut into runs, whose
-//! states are combined in order. Runs depend on the problem alone as long as that gives every thread
-//! work, and always with `KFA_FLAG_DETERMINISTIC`.
+//! states are combined in order. Runs depend on the problem alone unless there are more threads than
+//! key/value heads, and with `KFA_FLAG_DETERMINISTIC` even then.
 
 use crate::cpu::isa::Kernels;
 use crate::cpu::reason::Reason;
@@ -20,7 +20,7 @@ use crate::problem::{Problem, View};
 /// Tokens of a block, whose scores are turned into weights together.
 const BLOCK: usize = 32;
 
-/// Tokens that are worth a run of their own where threads would idle otherwise.
+/// Tokens that are worth a run of their own where there are more threads than key/value heads.
 const SHORTEST_RUN: usize = 512;
 
 /// Tokens read side by side: as many streams of memory, each in the order of its addresses.
@@ -49,7 +49,7 @@ impl DecodePlan {
         let most_shares = (p.kv_heads * token_bytes / 2048).max(1);
         // Few, long runs: their states are all the memory that decode needs beside the scratch.
         let fewest = p.kv_len.div_ceil((p.kv_len / 2).clamp(2048, 4096));
-        let busy = threads.div_ceil(p.batch * most_shares).min(p.kv_len / SHORTEST_RUN);
+        let busy = threads.div_ceil(p.batch * p.kv_heads).min(p.kv_len / SHORTEST_RUN);
         let splits = if finer { fewest.max(busy) } else { fewest };
         let run = p.kv_len.div_ceil(splits).next_multiple_of(BLOCK);
         let splits = p.kv_len.div_ceil(run);
