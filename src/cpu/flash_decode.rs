@@ -17,17 +17,15 @@ use crate::cpu::vector::{Element, MAX_LANES, Vector, with_element};
 use crate::cpu::{MAX_FLASH_HEAD_DIM, log_sum_exp, log2_scale, require_dtypes};
 use crate::problem::{Problem, View};
 
-/// Tokens of a block, whose scores are turned into weights together.
-const BLOCK: usize = 32;
-
 /// Tokens that are worth a run of their own where there are more threads than key/value heads.
 const SHORTEST_RUN: usize = 512;
 
-/// Tokens read side by side: as many streams of memory, each in the order of its addresses.
-const STEP: usize = 8;
-
 /// How a decode problem is cut into tasks.
 pub struct DecodePlan {
+    /// Tokens of a block, whose scores are turned into weights together.
+    block: usize,
+    /// Tokens read side by side: as many streams of memory, each in the order of its addresses.
+    step: usize,
     /// Tokens per run.
     run: usize,
     /// Runs per sequence.
@@ -43,6 +41,9 @@ pub struct DecodePlan {
 impl DecodePlan {
     /// `finer`: whether the number of threads may decide how long a run is.
     fn new(p: &Problem, threads: usize, finer: bool) -> Self {
+        // Eight streams suffice from head_dim 128 on; short rows are worth more tokens at a time.
+        let block = (4096 / p.head_dim).clamp(32, 128) / 16 * 16;
+        let step = (1024 / p.head_dim).clamp(8, block);
         // A token's keys that a task reads should span 2 KiB, or the hardware prefetcher has nothing
         // to run ahead on.
         let token_bytes = p.head_dim * p.key.dtype.size();
@@ -51,13 +52,15 @@ impl DecodePlan {
         let fewest = p.kv_len.div_ceil((p.kv_len / 2).clamp(2048, 4096));
         let busy = threads.div_ceil(p.batch * p.kv_heads).min(p.kv_len / SHORTEST_RUN);
         let splits = if finer { fewest.max(busy) } else { fewest };
-        let run = p.kv_len.div_ceil(splits).next_multiple_of(BLOCK);
+        let run = p.kv_len.div_ceil(splits).next_multiple_of(block);
         let splits = p.kv_len.div_ceil(run);
         // Two tasks per thread even out a busy machine; one each is worth shorter reads.
         let wanted = |tasks: usize| tasks.div_ceil(p.batch * splits);
         let shares = wanted(2 * threads).min(most_shares).max(wanted(threads)).min(p.kv_heads);
         let task_heads = p.kv_heads.div_ceil(shares);
         Self {
+            block,
+            step,
             run,
             splits,
             task_heads,
@@ -106,7 +109,7 @@ pub fn run(p: &Problem, kernels: &Kernels) {
     }
     let heads = plan.task_heads * p.group();
     let states = if plan.splits == 1 { heads * plan.state_stride } else { 0 };
-    let scratch = heads * (p.head_dim + MAX_LANES + BLOCK) + states;
+    let scratch = heads * (p.head_dim + MAX_LANES + plan.block) + states;
     let bytes = p.batch * p.kv_len * p.kv_heads * p.head_dim * 2 * p.key.dtype.size();
     threads::run_on_team(p.batch * plan.splits * plan.shares, scratch, bytes, |task, scratch| {
         // SAFETY: the table chose kernels that this CPU runs; `supports` accepted the problem.
@@ -148,7 +151,7 @@ unsafe fn attend_run<V: Vector, E: Element>(
     let end = p.kv_len.min(first + plan.run);
     let query_stride = rows::query_stride::<V>(p.head_dim);
     let (query, rest) = scratch.split_at_mut(heads.len() * query_stride);
-    let (scores, state) = rest.split_at_mut(heads.len() * BLOCK);
+    let (scores, state) = rest.split_at_mut(heads.len() * plan.block);
     let state = match plan.splits {
         1 => state.as_mut_ptr(),
         _ => plan.split_state(p, batch, split, heads.start),
@@ -158,6 +161,7 @@ unsafe fn attend_run<V: Vector, E: Element>(
         query: query.as_mut_ptr(),
         query_stride,
         scores: scores.as_mut_ptr(),
+        score_stride: plan.block,
         state,
         state_stride: plan.state_stride,
     };
@@ -173,24 +177,24 @@ unsafe fn attend_run<V: Vector, E: Element>(
             *state.add(p.head_dim) = f32::MIN;
             *state.add(p.head_dim + 1) = 0.0;
         }
-        for token in (first..end).step_by(BLOCK) {
-            let count = BLOCK.min(end - token);
+        for token in (first..end).step_by(plan.block) {
+            let count = plan.block.min(end - token);
             let steps = |view: View, kv_head: usize, step: usize| CacheRows::<E> {
                 first: view.head(batch, token + step, kv_head),
                 stride: view.row_stride,
-                count: STEP.min(count - step),
+                count: plan.step.min(count - step),
                 head_dim: p.head_dim,
             };
             // What the next round reads. The hardware prefetcher alone runs too short a way ahead of
             // the arithmetic of a group.
             let prefetch = |view: View, token: usize, kv_head: usize| {
-                for row in token..token + STEP {
+                for row in token..token + plan.step {
                     view.prefetch::<V>(batch, row, kv_head, p.head_dim);
                 }
             };
-            for step in (0..count).step_by(STEP) {
-                let (next, ahead) = if step + STEP < count {
-                    (p.key, token + step + STEP)
+            for step in (0..count).step_by(plan.step) {
+                let (next, ahead) = if step + plan.step < count {
+                    (p.key, token + step + plan.step)
                 } else {
                     (p.value, token)
                 };
@@ -203,11 +207,11 @@ unsafe fn attend_run<V: Vector, E: Element>(
             for head in heads.clone() {
                 weigh::<V>(&task_heads, head, count, p.head_dim);
             }
-            for step in (0..count).step_by(STEP) {
-                let (next, ahead) = if step + STEP < count {
-                    (p.value, token + step + STEP)
+            for step in (0..count).step_by(plan.step) {
+                let (next, ahead) = if step + plan.step < count {
+                    (p.value, token + step + plan.step)
                 } else {
-                    (p.key, token + BLOCK)
+                    (p.key, token + plan.block)
                 };
                 for kv_head in kv_heads.clone() {
                     prefetch(next, ahead, kv_head);
@@ -234,6 +238,7 @@ struct Heads {
     query_stride: usize,
     /// A block's scores, then weights.
     scores: *mut f32,
+    score_stride: usize,
     /// Running states.
     state: *mut f32,
     state_stride: usize,
@@ -245,7 +250,7 @@ impl Heads {
     }
 
     fn scores(&self, head: usize) -> *mut f32 {
-        self.scores.wrapping_add((head - self.first) * BLOCK)
+        self.scores.wrapping_add((head - self.first) * self.score_stride)
     }
 
     fn state(&self, head: usize) -> *mut f32 {
@@ -269,9 +274,9 @@ unsafe fn score_group<V: Vector, E: Element>(
         // SAFETY: the task's.
         head += unsafe {
             match end - head {
-                4.. => rows::score::<V, E, 4>(query, keys, scores, BLOCK),
-                2 | 3 => rows::score::<V, E, 2>(query, keys, scores, BLOCK),
-                _ => rows::score::<V, E, 1>(query, keys, scores, BLOCK),
+                4.. => rows::score::<V, E, 4>(query, keys, scores, heads.score_stride),
+                2 | 3 => rows::score::<V, E, 2>(query, keys, scores, heads.score_stride),
+                _ => rows::score::<V, E, 1>(query, keys, scores, heads.score_stride),
             }
         };
     }
@@ -312,9 +317,13 @@ unsafe fn sum_group<V: Vector, E: Element>(
         // SAFETY: the task's.
         head += unsafe {
             match end - head {
-                4.. => rows::accumulate::<V, E, 4>(weights, BLOCK, values, sums, stride),
-                2 | 3 => rows::accumulate::<V, E, 2>(weights, BLOCK, values, sums, stride),
-                _ => rows::accumulate::<V, E, 1>(weights, BLOCK, values, sums, stride),
+                4.. => {
+                    rows::accumulate::<V, E, 4>(weights, heads.score_stride, values, sums, stride)
+                }
+                2 | 3 => {
+                    rows::accumulate::<V, E, 2>(weights, heads.score_stride, values, sums, stride)
+                }
+                _ => rows::accumulate::<V, E, 1>(weights, heads.score_stride, values, sums, stride),
             }
         };
     }
