@@ -23,20 +23,14 @@ pub fn decode_plan(p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan 
         return plan(tiles, 1, 1);
     }
     if units * 4 >= sms * 3 {
-        let warps = if tiles <= 16 {
-            2
-        } else if tiles <= 64 {
-            4
-        } else {
-            8
-        };
+        let warps = if tiles <= 64 { tiles.min(4) } else { 8 };
         return spread(plan(warps, 1, 1), units, caps);
     }
     let cluster = largest_cluster(units, tiles, sms);
     let bytes = units * 2 * p.kv_len * p.head_dim * p.key.dtype.size();
     let most_parts = decode_parts(p);
     if bytes <= units * cluster * CLUSTER_BYTES || most_parts == 1 {
-        let warps = cluster_warps(shape, cluster, tiles.div_ceil(cluster), caps);
+        let warps = cluster_warps(p, shape, cluster, tiles.div_ceil(cluster), caps);
         return plan(warps, cluster, cluster);
     }
     // All multiprocessors, and few bytes in flight on each: more only queue before the memory, and
@@ -54,8 +48,15 @@ pub fn decode_plan(p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan 
 
 /// Warps of a block of a cluster. Blocks small enough for two on a multiprocessor let a successor's
 /// clusters take the same places, one cluster per part of the device; larger ones drive them
-/// elsewhere, which costs more than the warps bring. Pairs fit anywhere.
-fn cluster_warps(shape: &DecodeShape, cluster: usize, tiles: usize, caps: &Caps) -> usize {
+/// elsewhere, which costs more than the warps bring. Four divide most numbers of tiles evenly, and
+/// are enough wherever a tile is 4 KB of float32 or pairs leave a block much to read.
+fn cluster_warps(
+    p: &Problem,
+    shape: &DecodeShape,
+    cluster: usize,
+    tiles: usize,
+    caps: &Caps,
+) -> usize {
     let half = (caps.shared_per_block / 2).saturating_sub(shape.per_block + shape.per_peer);
     let most = match half / shape.per_warp {
         0 | 1 => 8,
@@ -63,7 +64,7 @@ fn cluster_warps(shape: &DecodeShape, cluster: usize, tiles: usize, caps: &Caps)
     };
     match tiles {
         ..=16 if most < 8 => tiles.min(4),
-        17.. if cluster == 2 => 8,
+        _ if cluster == 2 || p.key.dtype.size() == 4 => tiles.min(4),
         _ => tiles.min(most),
     }
 }
