@@ -34,6 +34,8 @@ TEST_F(HostCostCuda, OfOneCall) {
       kfa_attention_desc desc;
       kfa_attention_desc_init(&desc);
       desc.device = KFA_DEVICE_CUDA;
+      desc.batch = 1;
+      desc.q_len = 1;
       desc.kv_len = seq_len;
       desc.heads = model.head_num;
       desc.kv_heads = model.kv_head_num;
@@ -53,7 +55,8 @@ TEST_F(HostCostCuda, OfOneCall) {
       desc.key = view(cuda.key, model.kv_head_num);
       desc.value = view(cuda.value, model.kv_head_num);
       desc.output = view(cuda.output, model.head_num);
-      ASSERT_EQ(kfa_attention_workspace_size(&desc, &desc.workspace_size), KFA_OK);
+      ASSERT_EQ(kfa_attention_workspace_size(&desc, &desc.workspace_size), KFA_OK)
+          << kfa_last_error_message();
       const Array zeros(desc.workspace_size / sizeof(float) + 1);
       const tensor::Tensor workspace =
           on_cuda(Host::tensor(const_cast<Array&>(zeros), {static_cast<int32_t>(zeros.size())}));
