@@ -16,6 +16,7 @@ import json
 import statistics
 import sys
 import time
+import warnings
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--only", default="", help="tables: ceilings, decode, prefill, prefill32, engine")
@@ -278,6 +279,7 @@ def engine():
                  CEILINGS.get("read_gbs"))
 
 
+warnings.filterwarnings("ignore", module="torch|__main__")  # why a peer does not serve a shape
 torch.manual_seed(0)
 begin = time.time()
 print(kfa.lib.kfa_build_info().decode(), "|", torch.cuda.get_device_name(), "| torch", torch.__version__)
