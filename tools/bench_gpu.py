@@ -29,33 +29,43 @@ arguments = arguments.parse_args()
 
 
 def plot(record, path):
-    """Decode bandwidth and prefill rate of one record, ours against the best peer."""
+    """Rates of one record, ours against PyTorch's: bf16 decodes as fp16 does, and the other way round."""
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "kuiper"  # the same record gives the same file
     import matplotlib.pyplot as plt
 
-    tables = [t for t in ("decode", "prefill", "prefill32") if any(r["table"] == t for r in record["rows"])]
-    figure, axes = plt.subplots(len(tables), 1, figsize=(10, 4 * len(tables)), squeeze=False)
-    for axis, table in zip(axes[:, 0], tables):
-        rows = [r for r in record["rows"] if r["table"] == table]
-        shapes = list(dict.fromkeys(r["series"] for r in rows))
-        for index, shape in enumerate(shapes):
-            line = [r for r in rows if r["series"] == shape]
-            x = [r["x"] for r in line]
-            colour = f"C{index % 10}"
-            axis.plot(x, [r["rate"] for r in line], "o-", color=colour, label=shape)
-            peers = [(r["x"], r["rate"] * r["us"] / min(r["peers"].values())) for r in line if r["peers"]]
-            if peers:
-                axis.plot(*zip(*peers), "x--", color=colour, alpha=0.5)
+    best = {"best of PyTorch": ("--", lambda peers: min(peers.values()))}
+    panels = [("decode", "f16", "decode, fp16: GB/s of keys and values", {"cuDNN": ("--", lambda peers: peers.get("cudnn"))}),
+              ("decode", "f32", "decode, fp32: GB/s of keys and values", best),
+              ("prefill", "bf16", "prefill, bf16: TFLOP/s", {"FlashAttention-2": ("--", lambda peers: peers.get("fa2")),
+                                                             "cuDNN": (":", lambda peers: peers.get("cudnn"))}),
+              ("prefill32", "f32", "prefill, fp32: TFLOP/s", best)]
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    for axis, (table, dtype, title, peers) in zip(axes.flat, panels):
+        rows = [r for r in record["rows"] if r["table"] == table and r["series"].split()[0] == dtype]
+        for index, series in enumerate(dict.fromkeys(r["series"] for r in rows)):
+            line = [r for r in rows if r["series"] == series]
+            axis.plot([r["x"] for r in line], [r["rate"] for r in line], "o-", ms=4, color=f"C{index}",
+                      label=series.removeprefix(dtype + " "))
+            for style, peer in peers.values():
+                theirs = [(r["x"], r["rate"] * r["us"] / peer(r["peers"])) for r in line if peer(r["peers"])]
+                axis.plot(*zip(*theirs), style, color=f"C{index}", alpha=0.6)
+        for name, (style, _) in peers.items():
+            axis.plot([], [], style, color="grey", label=name)
+        if table == "decode":
+            axis.axhline(record["ceilings"]["read_gbs"], color="grey", linewidth=0.8, label="read of 2 GiB")
         axis.set_xscale("log", base=2)
+        axis.minorticks_off()
+        axis.set_xticks(sorted({r["x"] for r in rows}), sorted({r["x"] for r in rows}))
         axis.set_ylim(bottom=0)
-        axis.set_ylabel("KV read, GB/s" if table == "decode" else "TFLOP/s")
         axis.set_xlabel("keys")
-        axis.set_title(f"{table}: ours (solid), the best PyTorch kernel (dashed); {record['device']}")
-        axis.legend(fontsize=7, ncol=3)
-    figure.tight_layout()
-    figure.savefig(path)
+        axis.set_title(title, fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=7)
+    figure.suptitle(f"{record['device']}, {record['date']}: solid is ours", fontsize=11)
+    figure.savefig(path, metadata={"Date": None})
 
 
 if arguments.record:
