@@ -383,6 +383,47 @@ def ordered():
     compare(out, oracle(q, k, v)[0], 1e-5, "ordered")
 
 
+@test("streams/calls that feed each other", ("f32", F32), ("f16", F16))
+def chained(dtype):
+    """Each call's query is the output of the one before, and all share one workspace: without a wait in
+    between, as kernels that start before their predecessors end, the same bits as with one."""
+    q, k, v = inputs(kv_len=9000, dtype=dtype)
+    lengths = (130, 9000, 700, 64, 2000, 4097, 333, 9000, 1500) * 5
+    x = torch.full((len(lengths) + 1, *q.shape), math.nan, dtype=dtype, device="cuda")
+    x[0] = q
+    w = torch.full((1 << 20,), 127, dtype=torch.uint8, device="cuda")
+    stream = torch.cuda.Stream()
+    descs = []
+    for i, n in enumerate(lengths):
+        # A sharp softmax keeps the outputs as large as the values.
+        d = kfa.desc(x[i], k[:, :n], v[:, :n], x[i + 1], scale=2.0, stream=stream.cuda_stream,
+                     mode=kfa.STANDARD if i % 11 == 10 else kfa.AUTO)
+        d.workspace, d.workspace_size = w.data_ptr(), w.numel()
+        descs.append(d)
+
+    def run(wait=False):
+        for d in descs:
+            kfa.forward(d)
+            if wait:
+                torch.cuda.synchronize()
+
+    torch.cuda.synchronize()
+    run(wait=True)
+    want = x.clone()
+    compare(want[1], oracle(q, k[:, :130], v[:, :130], scale=2.0)[0], 10 * BOUND[dtype], "the first call")
+    assert not want.isnan().any() and want[-1].abs().max() > 0.5
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        run()
+    for again in (run, graph.replay) * 5:
+        x[1:] = math.nan
+        torch.cuda.synchronize()
+        again()
+        torch.cuda.synchronize()
+        wrong = [i for i in range(len(lengths)) if not torch.equal(x[i + 1], want[i + 1])]
+        assert not wrong, f"calls {wrong[:5]} differ"
+
+
 @test("streams/two streams at once", ("flash", kfa.AUTO), ("standard", kfa.STANDARD))
 def two_streams(mode):
     jobs = []
