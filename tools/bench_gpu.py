@@ -4,9 +4,10 @@
     bench_gpu.py [--only decode,prefill] [--dtypes f16,f32] [--quick] [--json OUT] [--plot OUT.svg]
     bench_gpu.py --from RECORD.json --plot OUT.svg
 
-Every number is the median over replays of a CUDA graph that holds several calls, over rotated
-buffers larger than L2, contenders taking turns; so host cost is not in it. Fractions are of the
-ceilings measured in the same run. Peers: PyTorch's scaled_dot_product_attention by cuDNN,
+Every number is the median over replays of a CUDA graph that holds half a millisecond of calls, over
+rotated buffers larger than L2, contenders taking turns; so neither host cost nor a graph's start is
+in it. Fractions are of the ceilings measured in the same run; decode is also raced against a plain
+read of the same keys and values. Peers: PyTorch's scaled_dot_product_attention by cuDNN,
 FlashAttention-2, its memory-efficient and its math kernel, each where it serves the shape.
 """
 
@@ -15,6 +16,7 @@ import json
 import statistics
 import sys
 import time
+import warnings
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--only", default="", help="tables: ceilings, decode, prefill, prefill32, engine")
@@ -27,33 +29,43 @@ arguments = arguments.parse_args()
 
 
 def plot(record, path):
-    """Decode bandwidth and prefill rate of one record, ours against the best peer."""
+    """Rates of one record, ours against PyTorch's: bf16 decodes as fp16 does, and the other way round."""
     import matplotlib
 
     matplotlib.use("svg")
+    matplotlib.rcParams["svg.hashsalt"] = "kuiper"  # the same record gives the same file
     import matplotlib.pyplot as plt
 
-    tables = [t for t in ("decode", "prefill", "prefill32") if any(r["table"] == t for r in record["rows"])]
-    figure, axes = plt.subplots(len(tables), 1, figsize=(10, 4 * len(tables)), squeeze=False)
-    for axis, table in zip(axes[:, 0], tables):
-        rows = [r for r in record["rows"] if r["table"] == table]
-        shapes = list(dict.fromkeys(r["series"] for r in rows))
-        for index, shape in enumerate(shapes):
-            line = [r for r in rows if r["series"] == shape]
-            x = [r["x"] for r in line]
-            colour = f"C{index % 10}"
-            axis.plot(x, [r["rate"] for r in line], "o-", color=colour, label=shape)
-            peers = [(r["x"], r["rate"] * r["us"] / min(r["peers"].values())) for r in line if r["peers"]]
-            if peers:
-                axis.plot(*zip(*peers), "x--", color=colour, alpha=0.5)
+    best = {"best of PyTorch": ("--", lambda peers: min(peers.values()))}
+    panels = [("decode", "f16", "decode, fp16: GB/s of keys and values", {"cuDNN": ("--", lambda peers: peers.get("cudnn"))}),
+              ("decode", "f32", "decode, fp32: GB/s of keys and values", best),
+              ("prefill", "bf16", "prefill, bf16: TFLOP/s", {"FlashAttention-2": ("--", lambda peers: peers.get("fa2")),
+                                                             "cuDNN": (":", lambda peers: peers.get("cudnn"))}),
+              ("prefill32", "f32", "prefill, fp32: TFLOP/s", best)]
+    figure, axes = plt.subplots(2, 2, figsize=(11, 7.5), layout="constrained")
+    for axis, (table, dtype, title, peers) in zip(axes.flat, panels):
+        rows = [r for r in record["rows"] if r["table"] == table and r["series"].split()[0] == dtype]
+        for index, series in enumerate(dict.fromkeys(r["series"] for r in rows)):
+            line = [r for r in rows if r["series"] == series]
+            axis.plot([r["x"] for r in line], [r["rate"] for r in line], "o-", ms=4, color=f"C{index}",
+                      label=series.removeprefix(dtype + " "))
+            for style, peer in peers.values():
+                theirs = [(r["x"], r["rate"] * r["us"] / peer(r["peers"])) for r in line if peer(r["peers"])]
+                axis.plot(*zip(*theirs), style, color=f"C{index}", alpha=0.6)
+        for name, (style, _) in peers.items():
+            axis.plot([], [], style, color="grey", label=name)
+        if table == "decode":
+            axis.axhline(record["ceilings"]["read_gbs"], color="grey", linewidth=0.8, label="read of 2 GiB")
         axis.set_xscale("log", base=2)
+        axis.minorticks_off()
+        axis.set_xticks(sorted({r["x"] for r in rows}), sorted({r["x"] for r in rows}))
         axis.set_ylim(bottom=0)
-        axis.set_ylabel("KV read, GB/s" if table == "decode" else "TFLOP/s")
         axis.set_xlabel("keys")
-        axis.set_title(f"{table}: ours (solid), the best PyTorch kernel (dashed); {record['device']}")
-        axis.legend(fontsize=7, ncol=3)
-    figure.tight_layout()
-    figure.savefig(path)
+        axis.set_title(title, fontsize=10)
+        axis.spines[["top", "right"]].set_visible(False)
+        axis.legend(fontsize=7)
+    figure.suptitle(f"{record['device']}, {record['date']}: solid is ours", fontsize=11)
+    figure.savefig(path, metadata={"Date": None})
 
 
 if arguments.record:
@@ -116,8 +128,29 @@ def race(contenders):
     return {name: statistics.median(t) for name, t in times.items()}
 
 
+try:
+    import triton
+    import triton.language as tl
+except ImportError:  # then PyTorch's sum is the fastest read there is
+    triton = None
+else:
+    @triton.jit
+    def read_block(x, sums, size: tl.constexpr):
+        at = tl.program_id(0).to(tl.int64) * size + tl.arange(0, size)
+        tl.store(sums + tl.program_id(0), tl.sum(tl.load(x + at)))
+
+
+def read(x, sums):
+    """Reads a float32 tensor as fast as memory gives it."""
+    if triton is None:
+        x.sum()
+    else:
+        read_block[(x.numel() // 8192,)](x, sums, size=8192, num_warps=8)
+
+
 def ceilings():
     big = torch.empty(1 << 29, device="cuda").normal_()  # 2 GiB
+    sums = torch.empty(big.numel() // 8192, device="cuda")
     to = torch.empty_like(big)
     a, b = (torch.randn(8192, 8192, device="cuda", dtype=torch.bfloat16) for _ in range(2))
     x, y = (torch.randn(8192, 8192, device="cuda") for _ in range(2))
@@ -127,7 +160,7 @@ def ceilings():
         x @ y
         torch.backends.cuda.matmul.allow_tf32 = False
 
-    us = race({"read": [lambda: big.sum()], "copy": [lambda: to.copy_(big)], "bf16": [lambda: a @ b],
+    us = race({"read": [lambda: read(big, sums)], "copy": [lambda: to.copy_(big)], "bf16": [lambda: a @ b],
                "tf32": [tf32], "sgemm": [lambda: x @ y]})
     size, flops = big.numel() * 4, 2 * 8192**3
     CEILINGS.update(read_gbs=size / us["read"] / 1e3, copy_gbs=2 * size / us["copy"] / 1e3,
@@ -139,11 +172,12 @@ def ceilings():
 def contend(b, q_len, kv_len, heads, kv_heads, dim, dtype, causal, peers, standard=True, calls=None):
     """Times one shape; returns ({name: us}, our kernel's name)."""
     buffer_bytes = 2 * b * kv_len * kv_heads * dim * dtype.itemsize
-    copies = max(1, min(512, -(-3 * L2 // buffer_bytes)))
-    calls = calls or max(copies, 8)
-    make = lambda n, h: torch.randn(b, n, h, dim, device="cuda").to(dtype)
-    q, out = make(q_len, heads), torch.empty(b, q_len, heads, dim, device="cuda", dtype=dtype)
-    kv = [(make(kv_len, kv_heads), make(kv_len, kv_heads)) for _ in range(copies)]
+    copies = max(2, min(512, -(-3 * L2 // buffer_bytes)))
+    calls = calls or max(copies, min(200, round(500 / (3 + buffer_bytes / 3e6))))
+    make = lambda *shape: torch.randn(*shape, device="cuda").to(dtype)
+    q = make(b, q_len, heads, dim)
+    out = torch.empty_like(q)
+    kv = [make(2, b, kv_len, kv_heads, dim) for _ in range(copies)]
     keep = []
 
     def ours(mode):
@@ -169,6 +203,9 @@ def contend(b, q_len, kv_len, heads, kv_heads, dim, dtype, causal, peers, standa
         contenders[name] = peer(PEERS[name])
     if standard:
         contenders["standard"] = ours(kfa.STANDARD)
+    if q_len == 1:
+        sums = torch.empty(buffer_bytes // 4, device="cuda")
+        contenders["read"] = [lambda x=kv[i % copies].view(torch.float32).view(-1): read(x, sums) for i in range(calls)]
     us = race(contenders)
     # What was timed is right: against PyTorch's own, in float32, on the first buffer.
     k, v = kv[0]
@@ -189,12 +226,13 @@ def contend(b, q_len, kv_len, heads, kv_heads, dim, dtype, causal, peers, standa
 
 def show(table, series, x, us, kernel, rate, unit, ceiling):
     ours = us.pop("kfa")
-    standard = us.pop("standard", None)
+    standard, reading = us.pop("standard", None), us.pop("read", None)
     ROWS.append(dict(table=table, series=series, x=x, us=ours, rate=rate(ours), unit=unit, kernel=kernel,
-                     fraction=rate(ours) / ceiling if ceiling else None, peers=us, standard_us=standard))
+                     fraction=rate(ours) / ceiling if ceiling else None, peers=us, standard_us=standard, read_us=reading))
     peers = "  ".join(f"{n} {t:8.1f} ({t / ours:4.2f}x)" for n, t in us.items())
     against = f"  std {standard:9.1f} ({standard / ours:5.1f}x)" if standard else ""
     share = f"{rate(ours) / ceiling:4.0%}" if ceiling else ""
+    share += f" ({reading / ours:3.0%} of a read)" if reading else ""
     print(f"{series:26} {x:6} {ours:9.2f} us {rate(ours):7.1f} {unit} {share:4}  {peers}{against}  {kernel}", flush=True)
 
 
@@ -251,6 +289,7 @@ def engine():
                  CEILINGS.get("read_gbs"))
 
 
+warnings.filterwarnings("ignore", module="torch|__main__")  # why a peer does not serve a shape
 torch.manual_seed(0)
 begin = time.time()
 print(kfa.lib.kfa_build_info().decode(), "|", torch.cuda.get_device_name(), "| torch", torch.__version__)

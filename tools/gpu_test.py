@@ -383,6 +383,47 @@ def ordered():
     compare(out, oracle(q, k, v)[0], 1e-5, "ordered")
 
 
+@test("streams/calls that feed each other", ("f32", F32), ("f16", F16))
+def chained(dtype):
+    """Each call's query is the output of the one before, and all share one workspace: without a wait in
+    between, as kernels that start before their predecessors end, the same bits as with one."""
+    q, k, v = inputs(kv_len=9000, dtype=dtype)
+    lengths = (130, 9000, 700, 64, 2000, 4097, 333, 9000, 1500) * 5
+    x = torch.full((len(lengths) + 1, *q.shape), math.nan, dtype=dtype, device="cuda")
+    x[0] = q
+    w = torch.full((1 << 20,), 127, dtype=torch.uint8, device="cuda")
+    stream = torch.cuda.Stream()
+    descs = []
+    for i, n in enumerate(lengths):
+        # A sharp softmax keeps the outputs as large as the values.
+        d = kfa.desc(x[i], k[:, :n], v[:, :n], x[i + 1], scale=2.0, stream=stream.cuda_stream,
+                     mode=kfa.STANDARD if i % 11 == 10 else kfa.AUTO)
+        d.workspace, d.workspace_size = w.data_ptr(), w.numel()
+        descs.append(d)
+
+    def run(wait=False):
+        for d in descs:
+            kfa.forward(d)
+            if wait:
+                torch.cuda.synchronize()
+
+    torch.cuda.synchronize()
+    run(wait=True)
+    want = x.clone()
+    compare(want[1], oracle(q, k[:, :130], v[:, :130], scale=2.0)[0], 10 * BOUND[dtype], "the first call")
+    assert not want.isnan().any() and want[-1].abs().max() > 0.5
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        run()
+    for again in (run, graph.replay) * 5:
+        x[1:] = math.nan
+        torch.cuda.synchronize()
+        again()
+        torch.cuda.synchronize()
+        wrong = [i for i in range(len(lengths)) if not torch.equal(x[i + 1], want[i + 1])]
+        assert not wrong, f"calls {wrong[:5]} differ"
+
+
 @test("streams/two streams at once", ("flash", kfa.AUTO), ("standard", kfa.STANDARD))
 def two_streams(mode):
     jobs = []
@@ -459,6 +500,111 @@ def bare_thread():
     torch.cuda.synchronize()
     assert seen == [None, kfa.OK, None], f"context before, status, context after: {seen}"
     compare(out, oracle(q, k, v)[0], 1e-5, "bare thread")
+
+
+# ---- several GPUs ------------------------------------------------------------------------------
+
+def second_device():
+    if torch.cuda.device_count() < 2:
+        raise Skip("needs two GPUs")
+    return torch.device("cuda:1")
+
+
+@test("devices/the pointers decide", ("decode", 1, kfa.AUTO), ("prefill", 40, kfa.AUTO), ("standard", 3, kfa.STANDARD))
+def pointers_decide(rows, mode):
+    """While device 0 is current: on the second device's default stream and on a stream of its own."""
+    there = second_device()
+    q, k, v = inputs(1, rows, 3000)
+    want = oracle(q, k, v)[0]
+    q, k, v, want = (t.to(there) for t in (q, k, v, want))
+    own = torch.cuda.Stream(there)
+    for stream in (0, own.cuda_stream):
+        for index in (-1, 1):
+            out = torch.full_like(q, math.nan)
+            d = kfa.desc(q, k, v, out, mode=mode, stream=stream)
+            d.device_index = index
+            w = kfa.give_workspace(d, lambda n: torch.full((n,), 127, dtype=torch.uint8, device=there))
+            torch.cuda.synchronize(there)
+            kfa.forward(d)
+            torch.cuda.synchronize(there)
+            assert torch.cuda.current_device() == 0
+            compare(out, want, 1e-5, f"on device 1, stream {stream:#x}, device_index {index}")
+    q0, k0, v0 = inputs(1, rows, 500)
+    compare(kfa.attention(q0, k0, v0, mode=mode), oracle(q0, k0, v0)[0], 1e-5, "back on device 0")
+
+
+@test("devices/mixed and mismatched")
+def mixed_devices():
+    there = second_device()
+    q, k, v = inputs()
+    tensors = dict(query=q, key=k, value=v, output=torch.full_like(q, 7.0))
+    for name, tensor in tensors.items():
+        changed = dict(tensors, **{name: tensor.to(there)})
+        d = kfa.desc(*changed.values())
+        refused(kfa.INVALID_ARGUMENT, ["device 1", "device 0", "expected one device"], lambda: kfa.forward(d))
+    for name, tensor in (("lse", torch.zeros(64, device=there)), ("pos", torch.zeros(1, dtype=torch.int32, device=there))):
+        d = kfa.desc(*tensors.values(), **{name: tensor})
+        refused(kfa.INVALID_ARGUMENT, [name, "device 1", "device 0"], lambda: kfa.forward(d))
+    d = kfa.desc(*tensors.values())
+    d.device_index = 1
+    refused(kfa.INVALID_ARGUMENT, ["device_index is 1", "device 0"], lambda: kfa.forward(d))
+    torch.cuda.synchronize()
+    assert (tensors["output"] == 7.0).all(), "a refused call wrote to the output"
+
+
+@test("devices/a thread each")
+def device_threads():
+    """Both devices at once, through the getters too, whose scratch is per device."""
+    devices = [torch.device("cuda:0"), second_device()]
+    kernel = kfa.lib.kfa_get_flash_attention_kernel(kfa.CUDA)
+    jobs, failures = [], []
+    for seed, device in enumerate(devices):
+        q, k, v = inputs(kv_len=3000, seed=seed)
+        want = oracle(q, k, v)[0]
+        jobs.append(tuple(t.to(device) for t in (q, k, v, want, torch.full_like(q, math.nan), torch.full_like(q, math.nan))))
+    [torch.cuda.synchronize(device) for device in devices]
+
+    def work(device, q, k, v, want, out, out2):
+        try:
+            stream = torch.cuda.Stream(device)
+            d = kfa.desc(q, k, v, out, stream=stream.cuda_stream)
+            w = kfa.give_workspace(d, lambda n: torch.empty(n, dtype=torch.uint8, device=device))
+            for _ in range(200):
+                kfa.forward(d)
+                kfa.check(kernel(kfa.tensor(q), kfa.tensor(k), kfa.tensor(v), kfa.tensor(out2), 8, 2, 64, 3000,
+                                 2999, 0, 0.0, True, kfa.CUDA, stream.cuda_stream))
+            stream.synchronize()
+            compare(out, want, 1e-5, f"thread of {device}")
+            compare(out2, want, 1e-5, f"thread of {device}, getter")
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(device, *job)) for device, job in zip(devices, jobs)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    if failures:
+        raise failures[0]
+
+
+@test("devices/graph on the second")
+def second_graph():
+    there = second_device()
+    q, k, v = inputs(kv_len=3000)
+    want = oracle(q, k, v)[0]
+    with torch.cuda.device(there):
+        q, k, v, want = (t.to(there) for t in (q, k, v, want))
+        out = torch.full_like(q, math.nan)
+        d = kfa.desc(q, k, v, out)
+        w = kfa.give_workspace(d)
+        stream = torch.cuda.Stream()
+        d.stream = stream.cuda_stream
+        torch.cuda.synchronize()
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=stream):
+            kfa.forward(d)
+        graph.replay()
+        torch.cuda.synchronize()
+        compare(out, want, 1e-5, "graph on device 1")
 
 
 # ---- the engine's interface --------------------------------------------------------------------

@@ -30,8 +30,10 @@ __device__ __forceinline__ void combine(const KfaAttentionParams& p) {
   const float* statistics = p.workspace + (rows * p.head_dim + row * 2) * parts;
   T* to = static_cast<T*>(p.output.data) + batch * p.output.batch_stride +
           position * p.output.row_stride + head * p.output.head_stride;
-  wait_for_predecessor();
+  // Before the wait: the next launch's blocks then take the places that the splits leave. They too
+  // wait, for our end, which comes after that of the splits.
   release_successor();
+  wait_for_predecessor();
 
 #pragma unroll 1
   for (int first = 0; first < p.head_dim; first += columns) {

@@ -15,10 +15,10 @@ use crate::cuda::params::Params;
 use crate::error::{Error, Result, Status};
 use crate::problem::Problem;
 use cudarc::driver::sys::{self, CUcontext, CUdevice, CUdeviceptr, CUresult, CUstream};
-use std::ffi::{CStr, c_char, c_void};
+use std::ffi::{CStr, c_char, c_int, c_void};
 use std::ops::Range;
 use std::ptr::{null, null_mut};
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 /// Contexts of one process that kernels can be loaded into. Almost every process has one per GPU.
@@ -58,9 +58,25 @@ fn check(result: CUresult, what: &str) -> Result<()> {
 // ---- the probe ---------------------------------------------------------------------------------
 
 struct Driver {
-    /// The process that initialised the driver: a fork of it cannot use the driver.
+    /// The process that initialised the driver.
     pid: u32,
     devices: Vec<Device>,
+}
+
+/// Set in a fork of a process that had initialised the driver: the fork cannot use it. Cheaper to
+/// look at in every call than the process's number, which is a system call.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn note_fork() {
+    FORKED.store(true, Ordering::Relaxed);
+}
+
+unsafe extern "C" {
+    fn pthread_atfork(
+        prepare: Option<extern "C" fn()>,
+        parent: Option<extern "C" fn()>,
+        child: Option<extern "C" fn()>,
+    ) -> c_int;
 }
 
 /// One GPU.
@@ -94,7 +110,7 @@ fn driver() -> Result<&'static Driver> {
         status: Status::NoDevice,
         message: format!("device is KFA_DEVICE_CUDA; {why}"),
     })?;
-    if driver.pid != std::process::id() {
+    if FORKED.load(Ordering::Relaxed) {
         return Err(Error {
             status: Status::Cuda,
             message: format!(
@@ -142,6 +158,10 @@ fn start() -> std::result::Result<Driver, String> {
         if unsafe { sys::culib().get::<unsafe extern "C" fn()>(name.as_bytes()) }.is_err() {
             return Err(format!("the NVIDIA driver is too old: it has no {name} (CUDA 12.0)"));
         }
+    }
+    // SAFETY: the handler only stores to a static, and glibc takes it back should the library go.
+    if unsafe { pthread_atfork(None, None, Some(note_fork)) } != 0 {
+        return Err("there is no memory left to watch for forks".to_owned());
     }
     let why = |error: Error| error.message;
     // SAFETY: each call writes only the variable whose address it gets.
@@ -269,15 +289,24 @@ fn pointers_of(p: &Problem) -> [Pointer<'static>; 7] {
 fn locate(pointers: &[Pointer], asked: Option<i32>) -> Result<Option<i32>> {
     let mut device: Option<(i32, &str)> = None;
     let mut home = None;
-    // A lookup costs a good part of a microsecond; tensors of one pool need but one.
-    let (mut seen, mut around) = (Place::Unknown, 0..0);
+    // A lookup costs 0.1 us and more; tensors of one pool, as small ones often are, need but one.
+    let mut known: [(Place, Range<usize>); 4] = [const { (Place::Unknown, 0..0) }; 4];
+    let mut lookups = 0;
     for &(name, pointer) in pointers {
         if pointer.is_null() {
             continue;
         }
-        if !around.contains(&pointer.addr()) {
-            (seen, around) = place(pointer)?;
-        }
+        let found = known.iter().find(|(_, around)| around.contains(&pointer.addr()));
+        let seen = match found {
+            Some((seen, _)) => *seen,
+            None => {
+                let looked_up = place(pointer)?;
+                let seen = looked_up.0;
+                known[lookups % known.len()] = looked_up;
+                lookups += 1;
+                seen
+            }
+        };
         match seen {
             Place::Device(ordinal) => match device {
                 Some((first, whose)) if first != ordinal => {

@@ -169,7 +169,7 @@ fn launch(p: &Problem, gpu: &Gpu, variant: Option<&'static Variant>) -> Result<(
         unreachable!("supports() refused this problem");
     };
     let pairs = p.batch * p.kv_heads;
-    let section = sm80::prefill_section(p, gpu.caps()).max(pairs.div_ceil(MAX_GRID_YZ)).min(pairs);
+    let section = sm80::prefill_section(p, gpu.caps()).max(pairs.div_ceil(MAX_GRID_YZ));
     let tiles = (p.q_len * p.group()).div_ceil(shape.rows as usize);
     let launch = Launch {
         grid: [section as u32, tiles as u32, pairs.div_ceil(section) as u32],

@@ -53,10 +53,16 @@ pub const PLAIN_D256: PrefillShape = PrefillShape::plain(256, 32, 32);
 pub const PLAIN_D512: PrefillShape = PrefillShape::plain(512, 16, 16);
 
 /// Pairs of a sequence and a key/value head whose blocks run at the same time: as many as leave
-/// their keys and values in the L2 cache, beside what else passes through it.
+/// their keys and values in the L2 cache, beside what else passes through it. Causal blocks differ in
+/// length, the longest of a section start first, and a small last section would run alone at the end:
+/// so many pairs, in even sections. Otherwise few pairs do, and leave the cache to more of the rest.
 pub fn prefill_section(p: &Problem, caps: &Caps) -> usize {
+    const FEW: usize = 16;
+    let pairs = p.batch * p.kv_heads;
     let keys = p.kv_len.saturating_mul(p.head_dim).saturating_mul(p.key.dtype.size());
-    (caps.l2_bytes as usize * 2 / 5 / keys.saturating_mul(2)).max(1)
+    let most = (caps.l2_bytes as usize / 3 / keys.saturating_mul(2)).max(1);
+    let most = if p.causal { most } else { most.min(FEW) };
+    pairs.div_ceil(pairs.div_ceil(most))
 }
 
 /// How a decode kernel cuts a problem: mirrors `Layout` of `kernels/sm80/flash_decode.cuh`.

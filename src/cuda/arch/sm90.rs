@@ -8,6 +8,13 @@ use crate::problem::Problem;
 /// Up to this many bytes of keys and values per block, one kernel with clusters is faster than two
 /// kernels with more blocks: clusters fill a device unevenly.
 const CLUSTER_BYTES: usize = 640 << 10;
+/// Where the clusters of all units are less than a third of the device, from this many tiles on two
+/// kernels are faster.
+const FEW_CLUSTERS_TILES: usize = 64;
+/// The largest cluster; twice that only where a second kernel is not to be had.
+const MOST_CLUSTER: usize = 8;
+/// Parts that the second kernel takes in one turn.
+const PARTS: usize = 32;
 
 pub fn decode_plan(p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan {
     let (units, tiles, sms) = (shape.units(p), shape.tiles(p), caps.sm_count as usize);
@@ -23,56 +30,87 @@ pub fn decode_plan(p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan 
         return plan(tiles, 1, 1);
     }
     if units * 4 >= sms * 3 {
-        let warps = if tiles <= 16 {
-            2
-        } else if tiles <= 64 {
-            4
-        } else {
-            8
-        };
+        let warps = if tiles <= 64 { tiles.min(4) } else { 8 };
         return spread(plan(warps, 1, 1), units, caps);
     }
-    let cluster = largest_cluster(units, tiles, sms);
-    let bytes = units * 2 * p.kv_len * p.head_dim * p.key.dtype.size();
     let most_parts = decode_parts(p);
-    if bytes <= units * cluster * CLUSTER_BYTES || most_parts == 1 {
-        let warps = cluster_warps(shape, cluster, tiles.div_ceil(cluster), caps);
+    let most_cluster = if most_parts == 1 { 2 * MOST_CLUSTER } else { MOST_CLUSTER };
+    let cluster = largest_cluster(units, tiles, sms, most_cluster);
+    let one_kernel = if units * MOST_CLUSTER * 3 < sms {
+        tiles < FEW_CLUSTERS_TILES
+    } else {
+        let bytes = units * 2 * p.kv_len * p.head_dim * p.key.dtype.size();
+        bytes <= units * cluster * CLUSTER_BYTES
+    };
+    if one_kernel || most_parts == 1 {
+        let blocks = units * cluster;
+        let warps = cluster_warps(p, shape, cluster, blocks, tiles.div_ceil(cluster), caps);
         return plan(warps, cluster, cluster);
     }
     // All multiprocessors, and few bytes in flight on each: more only queue before the memory, and
-    // unevenly. Clusters only as far as the workspace forbids that many parts.
-    let room = sms / units;
-    let mut cluster = 1;
-    while room / cluster > most_parts.min(64) && cluster < 8 {
-        cluster *= 2;
-    }
-    let splits = (room.min(tiles / 4) / cluster).clamp(1, most_parts) * cluster;
-    let warps = if splits <= 4 && p.key.dtype.size() == 2 { 2 } else { 4 };
+    // unevenly.
+    let (parts, cluster) = parts_and_cluster(sms / units, tiles, most_parts);
+    let splits = parts * cluster;
+    let warps = if units * splits * 3 <= sms * 2 && tiles >= 8 * splits {
+        8
+    } else if splits <= 4 && p.key.dtype.size() == 2 {
+        2
+    } else {
+        4
+    };
     let plan = plan(warps, cluster, splits);
     if cluster == 1 { spread(plan, units * splits, caps) } else { plan }
 }
 
+/// Parts of a unit that has room for so many blocks, and blocks of a part: clusters only where the
+/// workspace forbids a quarter of that many parts. A longer cache never has fewer parts.
+fn parts_and_cluster(room: usize, tiles: usize, most_parts: usize) -> (usize, usize) {
+    // A part costs the second kernel something: beyond two turns it must be worth it.
+    let room = room.min((tiles / 4).min(2 * PARTS).max(tiles / 32)).max(1);
+    let parts = match room.min(most_parts) {
+        many @ PARTS.. => many / PARTS * PARTS,
+        few => few,
+    };
+    let cluster = match room / parts {
+        ..4 => 1,
+        4..8 => 4,
+        8.. => MOST_CLUSTER,
+    };
+    (parts, cluster)
+}
+
 /// Warps of a block of a cluster. Blocks small enough for two on a multiprocessor let a successor's
 /// clusters take the same places, one cluster per part of the device; larger ones drive them
-/// elsewhere, which costs more than the warps bring. Pairs fit anywhere.
-fn cluster_warps(shape: &DecodeShape, cluster: usize, tiles: usize, caps: &Caps) -> usize {
+/// elsewhere, which costs more than the warps bring unless most of the device is free anyway. Four
+/// divide most numbers of tiles evenly, and are enough for float32 and where pairs leave a block much
+/// to read.
+fn cluster_warps(
+    p: &Problem,
+    shape: &DecodeShape,
+    cluster: usize,
+    blocks: usize,
+    tiles: usize,
+    caps: &Caps,
+) -> usize {
     let half = (caps.shared_per_block / 2).saturating_sub(shape.per_block + shape.per_peer);
     let most = match half / shape.per_warp {
+        _ if blocks * 5 <= caps.sm_count as usize * 2 => 8,
         0 | 1 => 8,
         warps => warps.min(8) as usize,
     };
     match tiles {
         ..=16 if most < 8 => tiles.min(4),
-        17.. if cluster == 2 => 8,
+        _ if cluster == 2 || p.key.dtype.size() == 4 => tiles.min(4),
         _ => tiles.min(most),
     }
 }
 
 /// The largest cluster that leaves a block four tiles and the device room for all units at once: a
 /// cluster lies within one part of the device, and the larger it is, the more of that part it wastes.
-fn largest_cluster(units: usize, tiles: usize, sms: usize) -> usize {
+fn largest_cluster(units: usize, tiles: usize, sms: usize, most: usize) -> usize {
     [(16, sms * 3 / 4), (8, sms * 9 / 10), (4, sms * 9 / 10), (2, sms)]
         .into_iter()
+        .filter(|(cluster, _)| *cluster <= most)
         .find(|(cluster, room)| units * cluster <= *room && tiles >= 4 * cluster)
         .map_or(1, |(cluster, _)| cluster)
 }
