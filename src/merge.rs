@@ -131,7 +131,7 @@ fn refuse_bad_memory(
         [("outputs", output_bytes, outputs, "output"), ("lses", lse_bytes, lses, "lse")]
     {
         for (part, pointer) in pointers.iter().enumerate() {
-            aligned(pointer.cast(), 4, &format!("{list}[{part}]"))?;
+            aligned(pointer.cast(), 4, format_args!("{list}[{part}]"))?;
             let span = Span::new(pointer.cast(), bytes);
             for (result, start, result_span) in results {
                 let in_place = result == own && start == *pointer;

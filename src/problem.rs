@@ -6,6 +6,7 @@ use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::settings::Mode;
 use std::ffi::c_void;
+use std::fmt;
 
 /// Where the tensors of a problem lie.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -407,7 +408,7 @@ fn dtype(value: kfa_dtype, name: &str) -> Result<Dtype> {
 }
 
 /// Refuses an address that its elements cannot have.
-pub fn aligned(data: *const u8, alignment: usize, name: &str) -> Result<()> {
+pub fn aligned(data: *const u8, alignment: usize, name: impl fmt::Display) -> Result<()> {
     if !data.addr().is_multiple_of(alignment) {
         return Err(Error::invalid(format!(
             "{name} is {data:p}; expected an address aligned to its {alignment}-byte elements"
@@ -475,7 +476,7 @@ fn view(c: &kfa_tensor_view, shape: [usize; 4], name: &str, check: Check) -> Res
             return Err(Error::invalid(format!("{name}.data is NULL; expected a tensor")));
         }
         data.addr().checked_add(bytes).ok_or_else(overflow)?;
-        aligned(data, dtype.size(), &format!("{name}.data"))?;
+        aligned(data, dtype.size(), format_args!("{name}.data"))?;
     }
     let [batch_stride, row_stride, head_stride] = strides.map(|stride| stride as usize);
     Ok((View { data, dtype, batch_stride, row_stride, head_stride }, Span::new(data, bytes)))

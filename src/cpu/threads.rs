@@ -8,6 +8,7 @@ use crate::error::{Error, Result, Status};
 use crate::log;
 use arc_swap::ArcSwapOption;
 use std::cell::RefCell;
+use std::process;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
@@ -23,8 +24,14 @@ const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 /// The threads of one setting, the caller counted as one.
 struct Threads {
     count: usize,
-    pool: OnceLock<Option<rayon::ThreadPool>>,
+    pool: OnceLock<Option<Pool>>,
     team: OnceLock<Option<Team>>,
+}
+
+/// Prefill's helpers, which exist only in the process that started them.
+struct Pool {
+    workers: rayon::ThreadPool,
+    process: u32,
 }
 
 static THREADS: ArcSwapOption<Threads> = ArcSwapOption::const_empty();
@@ -62,16 +69,18 @@ fn threads() -> Arc<Threads> {
 }
 
 impl Threads {
-    fn pool(&self) -> Option<&rayon::ThreadPool> {
+    fn pool(&self) -> Option<&Pool> {
         let start = || {
             rayon::ThreadPoolBuilder::new()
                 .num_threads(self.count - 1)
                 .thread_name(|index| format!("kfa-prefill-{index}"))
                 .build()
+                .map(|workers| Pool { workers, process: process::id() })
                 .map_err(|cause| log::warning(&format!("prefill runs on one thread: {cause}")))
                 .ok()
         };
-        self.pool.get_or_init(start).as_ref()
+        // A forked child would wait for its parent's workers for ever; it goes on alone.
+        self.pool.get_or_init(start).as_ref().filter(|pool| pool.process == process::id())
     }
 
     fn team(&self) -> Option<&Team> {
@@ -123,7 +132,7 @@ pub fn run(
         return run_on_team(tasks, scratch_floats, bytes, body);
     }
     claim_with(tasks, scratch_floats, body, |helpers, threads, claim_all| match threads.pool() {
-        Some(pool) => pool.in_place_scope(|scope| {
+        Some(pool) => pool.workers.in_place_scope(|scope| {
             for _ in 0..helpers {
                 scope.spawn(|_| claim_all());
             }
