@@ -128,6 +128,19 @@ macro_rules! instantiate {
             // SAFETY: as above.
             unsafe { standard_mha::values::<$vector>(p, plan, task, scratch) }
         }
+
+        #[cfg(test)]
+        mod tests {
+            use super::*;
+
+            #[test]
+            fn vector_keeps_its_contract() {
+                if $isa.detected() {
+                    // SAFETY: this CPU has the instruction set.
+                    unsafe { crate::cpu::tests::vector_contract::<$vector>() }
+                }
+            }
+        }
     };
 }
 pub(crate) use instantiate;
