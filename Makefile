@@ -9,6 +9,7 @@ help:
 	@echo "make build    build library, C++ engine, demo and tests into build/"
 	@echo "make demo     write a story through flash attention and through standard MHA"
 	@echo "make test     run every test"
+	@echo "make test-aarch64  cross-build for aarch64 and test on an emulated CPU"
 	@echo "make lint     check formatting and run clippy"
 	@echo "make header   write kfa.h anew from src/capi"
 	@echo "make install  install to PREFIX ($(PREFIX))"
@@ -30,6 +31,9 @@ demo: configure
 test: setup
 	@tools/test
 
+test-aarch64:
+	@tools/test-aarch64
+
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
@@ -43,4 +47,4 @@ install: build
 clean:
 	rm -rf build build-off target
 
-.PHONY: help setup configure build demo test lint header install clean
+.PHONY: help setup configure build demo test test-aarch64 lint header install clean

@@ -8,7 +8,8 @@ use std::sync::OnceLock;
 pub fn isa() -> Isa {
     static LEVEL: OnceLock<Isa> = OnceLock::new();
     *LEVEL.get_or_init(|| {
-        let best = Isa::ALL.into_iter().filter(|isa| isa.detected()).max().unwrap_or(Isa::Portable);
+        let detected = Isa::ALL.iter().copied().filter(|isa| isa.detected());
+        let best = detected.max().unwrap_or(Isa::Portable);
         match std::env::var("KFA_CPU_ISA") {
             Ok(name) if !name.is_empty() => lower(best, &name),
             _ => best,
@@ -18,14 +19,14 @@ pub fn isa() -> Isa {
 
 /// `KFA_CPU_ISA` may only lower the level.
 fn lower(best: Isa, name: &str) -> Isa {
-    match Isa::ALL.into_iter().find(|isa| isa.name() == name) {
+    match Isa::ALL.iter().copied().find(|isa| isa.name() == name) {
         Some(asked) if asked <= best => asked,
         Some(asked) => {
             log::warning(&format!("KFA_CPU_ISA={asked}: this CPU has {best} at most; using that"));
             best
         }
         None => {
-            let known = Isa::ALL.map(Isa::name).join(", ");
+            let known = Isa::names(", ");
             log::warning(&format!("KFA_CPU_ISA={name}: expected one of {known}; using {best}"));
             best
         }
@@ -34,6 +35,6 @@ fn lower(best: Isa, name: &str) -> Isa {
 
 /// For `kfa_build_info`.
 pub fn summary() -> String {
-    let compiled = Isa::ALL.map(Isa::name).join(" ");
+    let compiled = Isa::names(" ");
     format!("cpu kernels: {compiled}; in use: {}", isa())
 }

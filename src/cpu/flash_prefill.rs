@@ -311,8 +311,10 @@ unsafe fn pack_values<V: Vector, E: Element, const VECTORS: usize>(tile: &Tile, 
         for key in 0..keys.count {
             let from = p.value.head::<E>(tile.batch, keys.first + key, tile.kv_head);
             for column in (0..plan.columns).step_by(V::LANES) {
-                let panel = column / (VECTORS * V::LANES) * (VECTORS * V::LANES);
-                let width = (plan.columns - panel).min(VECTORS * V::LANES);
+                // What is left of the columns makes panels of one vector each.
+                let in_wide = column < plan.columns / (VECTORS * V::LANES) * (VECTORS * V::LANES);
+                let width = if in_wide { VECTORS * V::LANES } else { V::LANES };
+                let panel = column / width * width;
                 let to = tile.values.add(panel * plan.keys + key * width + (column - panel));
                 let value: V = E::load_up_to(from.add(column), p.head_dim - column);
                 value.store(to);

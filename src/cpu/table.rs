@@ -1,6 +1,8 @@
 //! The ordered list of CPU kernels: flash before standard, strongest instruction set first. The
 //! first entry that accepts a problem runs it.
 
+#[cfg(target_arch = "aarch64")]
+use crate::cpu::isa::neon;
 use crate::cpu::isa::{Isa, Kernels, portable};
 #[cfg(target_arch = "x86_64")]
 use crate::cpu::isa::{avx2, avx512};
@@ -62,16 +64,22 @@ pub static TABLE: &[Entry] = &[
     entry(c"cpu.flash_decode.avx512", &FLASH_DECODE, &avx512::KERNELS),
     #[cfg(target_arch = "x86_64")]
     entry(c"cpu.flash_decode.avx2", &FLASH_DECODE, &avx2::KERNELS),
+    #[cfg(target_arch = "aarch64")]
+    entry(c"cpu.flash_decode.neon", &FLASH_DECODE, &neon::KERNELS),
     entry(c"cpu.flash_decode.portable", &FLASH_DECODE, &portable::KERNELS),
     #[cfg(target_arch = "x86_64")]
     entry(c"cpu.flash_prefill.avx512", &FLASH_PREFILL, &avx512::KERNELS),
     #[cfg(target_arch = "x86_64")]
     entry(c"cpu.flash_prefill.avx2", &FLASH_PREFILL, &avx2::KERNELS),
+    #[cfg(target_arch = "aarch64")]
+    entry(c"cpu.flash_prefill.neon", &FLASH_PREFILL, &neon::KERNELS),
     entry(c"cpu.flash_prefill.portable", &FLASH_PREFILL, &portable::KERNELS),
     #[cfg(target_arch = "x86_64")]
     entry(c"cpu.standard_mha.avx512", &STANDARD_MHA, &avx512::KERNELS),
     #[cfg(target_arch = "x86_64")]
     entry(c"cpu.standard_mha.avx2", &STANDARD_MHA, &avx2::KERNELS),
+    #[cfg(target_arch = "aarch64")]
+    entry(c"cpu.standard_mha.neon", &STANDARD_MHA, &neon::KERNELS),
     entry(c"cpu.standard_mha.portable", &STANDARD_MHA, &portable::KERNELS),
 ];
 

@@ -6,6 +6,7 @@
 use super::isa::{Isa, Kernels};
 use super::table::{Entry, TABLE};
 use super::threads;
+use super::vector::{MAX_LANES, ROUND, Vector};
 use crate::capi::attention::DEFAULT_DESC;
 use crate::capi::types::*;
 use crate::dtype::Dtype;
@@ -326,6 +327,13 @@ fn check_all(cases: impl IntoIterator<Item = Case>) {
     }
 }
 
+/// Checks many cases, or every n-th where `KFA_TEST_EVERY` is n: an emulated CPU takes minutes over
+/// all of them.
+fn sweep(cases: impl IntoIterator<Item = Case>) {
+    let every = std::env::var("KFA_TEST_EVERY").map_or(1, |n| n.parse().expect("a number"));
+    check_all(cases.into_iter().step_by(every));
+}
+
 #[test]
 fn every_head_dim_class_and_row_count() {
     let mut cases = vec![];
@@ -334,12 +342,12 @@ fn every_head_dim_class_and_row_count() {
             cases.push(Case::plain(q_len, kv_len, 4, 2, head_dim));
         }
     }
-    check_all(cases);
+    sweep(cases);
 }
 
 #[test]
 fn every_dtype_reads_and_writes_any_head_dim() {
-    check_all(DTYPES.iter().flat_map(|dtypes| {
+    sweep(DTYPES.iter().flat_map(|dtypes| {
         [1, 5, 16, 40, 64, 80, 128, 131, 512].into_iter().flat_map(|head_dim| {
             [(1, 70), (1, 5000), (9, 40), (130, 130)]
                 .map(|(q, kv)| Case { dtypes: *dtypes, ..Case::plain(q, kv, 6, 2, head_dim) })
@@ -398,7 +406,7 @@ fn conversions_are_exact() {
 #[test]
 fn every_group_ratio() {
     let ratios = 1..=16;
-    check_all(ratios.flat_map(|ratio| {
+    sweep(ratios.flat_map(|ratio| {
         [(1, 200), (3, 17), (40, 200)].map(|(q, kv)| Case::plain(q, kv, 2 * ratio, 2, 24))
     }));
 }
@@ -453,7 +461,7 @@ fn negative_scale_is_a_scale() {
 #[test]
 fn random_shapes() {
     let mut random = Random(2026);
-    check_all((0..400).map(|_| {
+    sweep((0..400).map(|_| {
         let kv_heads = random.pick(&[1, 2, 3, 5]);
         let head_dim = random.pick(&[1, 4, 8, 13, 32, 48, 64, 80, 100, 128]);
         let kv_len = 1 + random.length();
@@ -616,6 +624,74 @@ fn table_lists_flash_before_standard_and_strong_before_weak() {
         assert!(a != b || names[0].kernels.isa > names[1].kernels.isa);
     }
     assert!(entries().any(|entry| entry.kernels.isa == Isa::Portable));
+}
+
+/// What [`Vector`] promises beyond arithmetic: which lane wins beside NaN, how many lanes partial
+/// loads and stores touch, and what float32 numbers become in 16 bits.
+///
+/// # Safety
+/// As [`Vector`].
+pub unsafe fn vector_contract<V: Vector>() {
+    let lanes_of = |vector: V| {
+        let mut lanes = [0.0; MAX_LANES];
+        // SAFETY: no vector is longer.
+        unsafe { vector.store(lanes.as_mut_ptr()) };
+        lanes[..V::LANES].to_vec()
+    };
+    let (nan, numbers) = (f32::NAN, [7.5f32; MAX_LANES]);
+    // SAFETY: the caller's; the arrays hold whole vectors.
+    unsafe {
+        for (a, b, larger) in
+            [(1.0, 2.0, 2.0), (-1.0, -2.0, -1.0), (nan, 2.0, 2.0), (1.0, nan, nan)]
+        {
+            let (left, right) = (V::splat(a), V::splat(b));
+            let less = V::select_less(left, right, V::splat(10.0), V::splat(20.0));
+            assert_eq!(lanes_of(less), vec![if a < b { 10.0 } else { 20.0 }; V::LANES]);
+            let same = |got: &f32| got.to_bits() == f32::to_bits(larger);
+            assert!(lanes_of(left.max(right)).iter().all(same), "max({a}, {b})");
+        }
+        let tiny = V::splat(1.5).scale_by_power_of_two(V::splat(ROUND - 126.0));
+        assert_eq!(lanes_of(tiny), vec![1.5 * f32::MIN_POSITIVE; V::LANES]);
+        for count in 0..V::LANES {
+            let part = lanes_of(V::load_partial(numbers.as_ptr(), count));
+            assert!(part.iter().enumerate().all(|(i, x)| *x == if i < count { 7.5 } else { 0.0 }));
+            let mut stored = [0.0; MAX_LANES];
+            V::load(numbers.as_ptr()).store_partial(stored.as_mut_ptr(), count);
+            assert!(
+                stored.iter().enumerate().all(|(i, x)| *x == if i < count { 7.5 } else { 0.0 })
+            );
+        }
+        // Every 16-bit number, the half-way point to the next one, and the floats around that.
+        for word in 0..=u16::MAX {
+            for bits in [u32::from(word) << 16 | 0x8000, f16_half_way(word).to_bits()] {
+                for value in [bits.wrapping_sub(1), bits, bits + 1].map(f32::from_bits) {
+                    let vector = V::splat(value);
+                    let (mut f16s, mut bf16s) = ([f16::ZERO; MAX_LANES], [bf16::ZERO; MAX_LANES]);
+                    vector.store_f16(f16s.as_mut_ptr());
+                    vector.store_bf16(bf16s.as_mut_ptr());
+                    let (narrow, brief) = (f16::from_f32(value), bf16::from_f32(value));
+                    for lane in 0..V::LANES {
+                        let (got, got_brief) = (f16s[lane], bf16s[lane]);
+                        assert!(
+                            got.to_bits() == narrow.to_bits() || got.is_nan() && value.is_nan(),
+                            "f16 of {value}"
+                        );
+                        assert!(
+                            got_brief.to_bits() == brief.to_bits()
+                                || got_brief.is_nan() && value.is_nan(),
+                            "bf16 of {value}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Half way from one float16 to the next, away from zero.
+fn f16_half_way(word: u16) -> f32 {
+    let [here, next] = [word, word.wrapping_add(1)].map(|word| f16::from_bits(word).to_f64());
+    ((here + next) / 2.0) as f32
 }
 
 /// Evaluates the exponential of one instruction set through the only kernel step that is just it.

@@ -4,6 +4,8 @@
 pub mod avx2;
 #[cfg(target_arch = "x86_64")]
 pub mod avx512;
+#[cfg(target_arch = "aarch64")]
+pub mod neon;
 pub mod portable;
 
 use crate::cpu::flash_decode::DecodePlan;
@@ -12,29 +14,53 @@ use crate::cpu::standard_mha::StandardPlan;
 use crate::problem::Problem;
 use std::fmt;
 
-/// Instruction-set levels, weakest first.
+/// The instruction-set levels of this architecture, weakest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Isa {
     Portable,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+    #[cfg(target_arch = "x86_64")]
     Avx2,
+    #[cfg(target_arch = "x86_64")]
     Avx512,
 }
 
 impl Isa {
-    pub const ALL: [Isa; 3] = [Isa::Portable, Isa::Avx2, Isa::Avx512];
+    pub const ALL: &[Isa] = &[
+        Isa::Portable,
+        #[cfg(target_arch = "aarch64")]
+        Isa::Neon,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx2,
+        #[cfg(target_arch = "x86_64")]
+        Isa::Avx512,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Isa::Portable => "portable",
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => "neon",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => "avx2",
+            #[cfg(target_arch = "x86_64")]
             Isa::Avx512 => "avx512",
         }
+    }
+
+    /// The names of all levels.
+    pub fn names(separator: &str) -> String {
+        Self::ALL.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(separator)
     }
 
     /// Whether this CPU has the level.
     pub fn detected(self) -> bool {
         match self {
             Isa::Portable => true,
+            // Part of the architecture.
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => true,
             #[cfg(target_arch = "x86_64")]
             Isa::Avx2 => {
                 is_x86_feature_detected!("avx2")
@@ -45,8 +71,6 @@ impl Isa {
             Isa::Avx512 => {
                 is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq")
             }
-            #[cfg(not(target_arch = "x86_64"))]
-            Isa::Avx2 | Isa::Avx512 => false,
         }
     }
 }
@@ -127,6 +151,19 @@ macro_rules! instantiate {
         unsafe fn standard_values(p: &Problem, plan: &standard_mha::StandardPlan, task: usize, scratch: &mut [f32]) {
             // SAFETY: as above.
             unsafe { standard_mha::values::<$vector>(p, plan, task, scratch) }
+        }
+
+        #[cfg(test)]
+        mod tests {
+            use super::*;
+
+            #[test]
+            fn vector_keeps_its_contract() {
+                if $isa.detected() {
+                    // SAFETY: this CPU has the instruction set.
+                    unsafe { crate::cpu::tests::vector_contract::<$vector>() }
+                }
+            }
         }
     };
 }
