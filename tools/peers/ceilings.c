@@ -100,6 +100,10 @@ static void read_bytes(const char *p, int64_t bytes, int streams) {
 
 // --- on several threads ----------------------------------------------------------------------------
 
+enum { MOST_THREADS = 256 };
+
+static int at_most(int threads) { return threads < MOST_THREADS ? threads : MOST_THREADS; }
+
 typedef struct {
   int threads, level, streams;
   int64_t steps, bytes;
@@ -131,9 +135,8 @@ static void *work(void *argument) {
 
 // Seconds from the first thread's begin to the last one's end.
 static double run(job *j) {
-  part parts[256];
-  pthread_t ids[256];
-  if (j->threads > 256) j->threads = 256;
+  part parts[MOST_THREADS];
+  pthread_t ids[MOST_THREADS];
   pthread_barrier_init(&j->barrier, NULL, j->threads);
   for (int i = 0; i < j->threads; ++i) {
     parts[i] = (part){.job = j, .index = i};
@@ -162,6 +165,7 @@ const char *ceiling_level(int level) {
 // GFLOP/s of the instruction set with that name, measured for about `milliseconds`.
 double ceiling_fma(const char *name, int threads, double milliseconds) {
   const int count = sizeof LEVELS / sizeof LEVELS[0];
+  threads = at_most(threads);
   for (int i = 0; i < count; ++i) {
     if (__builtin_strcmp(LEVELS[i].name, name) != 0 || !has_level(i)) continue;
     const double guess = 50e9 / LEVELS[i].flops;  // steps per second
@@ -173,6 +177,7 @@ double ceiling_fma(const char *name, int threads, double milliseconds) {
 
 // GB/s of reading `bytes` at `buffer` once.
 double ceiling_read(const char *buffer, int64_t bytes, int threads, int streams) {
+  threads = at_most(threads);
   job j = {.threads = threads, .streams = streams, .bytes = bytes, .buffer = buffer};
   const double seconds = run(&j);
   return (double)(bytes / threads / 4096 * 4096) * threads / seconds * 1e-9;

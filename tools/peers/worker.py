@@ -504,8 +504,6 @@ def load_ceilings():
 class Ceilings:
     """FMA peak and plain reads from memory."""
 
-    BYTES = 256 << 20
-
     def __init__(self, threads):
         self.lib, self.threads, self.buffers = load_ceilings(), threads, {}
         self.levels = []
@@ -516,13 +514,13 @@ class Ceilings:
     def fma(self, milliseconds):
         return {level: self.lib.ceiling_fma(level.encode(), self.threads, milliseconds) for level in self.levels}
 
-    def read(self, pages):
-        """The best of reading in one stream and in several."""
+    def read(self, pages, size):
+        """The better of reading in one stream and in two."""
         if pages not in self.buffers:
-            self.buffers[pages] = allocate((self.BYTES,), np.uint8, pages)
+            self.buffers[pages] = allocate((size,), np.uint8, pages)
             self.buffers[pages][:] = 1
         data = self.buffers[pages].ctypes.data
-        return max(self.lib.ceiling_read(data, self.BYTES, self.threads, streams) for streams in (1, 2))
+        return max(self.lib.ceiling_read(data, size, self.threads, streams) for streams in (1, 2))
 
 
 # --- commands --------------------------------------------------------------------------------------
@@ -605,7 +603,7 @@ class Worker:
         if message.get("fma"):
             answer["fma"] = self.implementation.fma(message["fma"])
         for pages in message.get("read", ()):
-            answer[pages] = self.implementation.read(pages)
+            answer[pages] = self.implementation.read(pages, message["bytes"])
         return answer
 
     def latency(self, message):
