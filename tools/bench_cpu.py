@@ -435,7 +435,7 @@ class Bench:
             if "failed" in answer or "unsupported" in answer:
                 self.excuse(table, s, contender, answer)
             else:
-                ready.append((contender, min(t["ms"] for t in answer["tried"].values())))
+                ready.append((contender, answer["tried"][answer["variant"]]["ms"]))
         if not ready:
             return
         if "cold" in rows and len(rows) > 1 and max(c["copies"] for c in rows["cold"]["contenders"].values()) == 1:
@@ -478,11 +478,10 @@ class Bench:
             self.show(row)
 
     def excuse(self, table, s, contender, answer):
-        """Says why a contender is missing from a row; that a peer lacks a type is said by the row."""
-        if "failed" in answer or contender.implementation not in NAMES:
-            word = "failed" if "failed" in answer else "unsupported"
-            where = table if word == "unsupported" else f"{table} {name_of(s)}, {contender.threads} threads"
-            self.note(f"{contender.label}, {where}: {word}: {answer[word]}")
+        """Says why a contender is missing from a row."""
+        word = "failed" if "failed" in answer else "unsupported"
+        where = f"{table} {name_of(s)}, {contender.threads} threads" if word == "failed" else table
+        self.note(f"{contender.label}, {where}: {word}: {answer[word]}")
 
     def rate(self, row, contender, rounds):
         mine, s = row["contenders"][contender.label], row["shape"]
@@ -720,7 +719,8 @@ def verdicts(record):
         net = {n: c["ms"] - cost[n] for n, c in r["contenders"].items()
                if "ms" in c and n in cost and n != GROUPED and c["error"] < ACCURATE}
         ours_net = net.pop("kfa", None)
-        return min(net.values()) / ours_net if net and ours_net and ours_net > 0 else None
+        net = [ms for ms in net.values() if ms > 0]
+        return min(net) / ours_net if net and ours_net and ours_net > 0 else None
 
     for state in ("cold", "hot"):
         small = lambda r, state=state: r["state"] == state and kv(r) <= 2048

@@ -533,6 +533,7 @@ class Worker:
     def __init__(self, name, threads):
         self.implementation = self.IMPLEMENTATIONS[name](threads)
         self.case, self.next = None, 0
+        self.seconds_per_work = {}  # of each variant, by phase, in the last shape that it ran
 
     def hello(self, _):
         return dict(version=self.implementation.version)
@@ -544,9 +545,18 @@ class Worker:
         rows = np.load(message["rows"])
         want = np.load(message["want"])
         tried, best = {}, None
+        work = p.heads * p.q_len * p.kv_len * p.dim
+        prefill = p.q_len > 1
+        likely = {name: self.seconds_per_work[prefill, name] * work for name, _ in self.implementation.variants(p)
+                  if (prefill, name) in self.seconds_per_work}
         for name, build in self.implementation.variants(p):
+            # Hopeless by the last shape: 4 times slower than another way, or no call ends in time.
+            if name in likely and (likely[name] > 5 or likely[name] > 0.05 and likely[name] > 4 * min(likely.values())):
+                tried[name] = dict(skipped=f"a call would take about {likely[name]:.1f} s")
+                continue
             case = build()
             seconds = self.measure_once(case)
+            self.seconds_per_work[prefill, name] = seconds / work
             error = float(np.abs(uncast(np.asarray(case.output())[rows]) - want).max())
             tried[name] = dict(ms=seconds * 1e3, error=error if np.isfinite(error) else 1e30)
             if getattr(case, "fused", True) is False:
@@ -554,6 +564,8 @@ class Worker:
             if best is None or seconds < best:
                 best, self.case, variant = seconds, case, name
             del case
+        if best is None:
+            raise Unsupported(next(iter(tried.values()))["skipped"])
         self.next = 0
         detail = getattr(self.implementation, "detail", lambda: "")()
         return dict(variant=variant, error=tried[variant]["error"], tried=tried, detail=detail)
