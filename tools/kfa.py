@@ -1,16 +1,20 @@
-"""The C API by ctypes, over PyTorch tensors; for tools/gpu_test.py and tools/bench_gpu.py."""
+"""The C API by ctypes, over PyTorch tensors; for tools/gpu_test.py and tools/bench_gpu.py. Where
+PyTorch is missing, tools/peers/worker.py fills descriptions over memory of its own."""
 
 import ctypes as c
 import os
 from pathlib import Path
 
-import torch
+try:
+    import torch
+except ImportError:
+    torch = None
 
 CPU, CUDA = 1, 2
 FP32, FP16, BF16 = 1, 4, 5
 AUTO, FLASH, STANDARD = 0, 1, 2
 OK, INVALID_ARGUMENT, UNSUPPORTED, NO_DEVICE, CUDA_ERROR = 0, 1, 2, 3, 4
-DTYPES = {torch.float32: FP32, torch.float16: FP16, torch.bfloat16: BF16}
+DTYPES = {torch.float32: FP32, torch.float16: FP16, torch.bfloat16: BF16} if torch else {}
 
 
 class View(c.Structure):
