@@ -310,14 +310,18 @@ unsafe fn pack_values<V: Vector, E: Element, const VECTORS: usize>(tile: &Tile, 
     unsafe {
         for key in 0..keys.count {
             let from = p.value.head::<E>(tile.batch, keys.first + key, tile.kv_head);
-            for column in (0..plan.columns).step_by(V::LANES) {
+            let mut panel = 0;
+            while panel < plan.columns {
                 // What is left of the columns makes panels of one vector each.
-                let in_wide = column < plan.columns / (VECTORS * V::LANES) * (VECTORS * V::LANES);
-                let width = if in_wide { VECTORS * V::LANES } else { V::LANES };
-                let panel = column / width * width;
-                let to = tile.values.add(panel * plan.keys + key * width + (column - panel));
-                let value: V = E::load_up_to(from.add(column), p.head_dim - column);
-                value.store(to);
+                let left = plan.columns - panel;
+                let width = if left < VECTORS * V::LANES { V::LANES } else { VECTORS * V::LANES };
+                let to = tile.values.add(panel * plan.keys + key * width);
+                for column in (0..width).step_by(V::LANES) {
+                    let at = panel + column;
+                    let value: V = E::load_up_to(from.add(at), p.head_dim - at);
+                    value.store(to.add(column));
+                }
+                panel += width;
             }
         }
     }
