@@ -1,7 +1,6 @@
 //! The only validator: a C description becomes a [`Problem`] that all later code trusts.
 
 use crate::capi::types::*;
-use crate::cpu::vector::Vector;
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::settings::Mode;
@@ -50,28 +49,6 @@ impl View {
         let offset = batch * self.batch_stride + row * self.row_stride + head * self.head_stride;
         // SAFETY: validation proved the whole view addressable; the caller keeps the indices in.
         unsafe { self.data.cast::<E>().add(offset) }
-    }
-
-    /// Hints that `head_dim` elements of one head of one row are touched soon; any indices will do.
-    ///
-    /// # Safety
-    /// As [`Vector`].
-    #[inline(always)]
-    pub unsafe fn prefetch<V: Vector>(
-        &self,
-        batch: usize,
-        row: usize,
-        head: usize,
-        head_dim: usize,
-    ) {
-        /// Bytes per cache line.
-        const LINE: usize = 64;
-        let offset = batch * self.batch_stride + row * self.row_stride + head * self.head_stride;
-        let first = self.data.wrapping_add(offset * self.dtype.size());
-        for byte in (0..head_dim * self.dtype.size()).step_by(LINE) {
-            // SAFETY: the caller's.
-            unsafe { V::prefetch(first.wrapping_add(byte).cast()) };
-        }
     }
 }
 

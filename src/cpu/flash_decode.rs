@@ -26,6 +26,8 @@ pub struct DecodePlan {
     block: usize,
     /// Tokens read side by side: as many streams of memory, each in the order of its addresses.
     step: usize,
+    /// How many tokens before their use rows are prefetched.
+    ahead: usize,
     /// Tokens per run.
     run: usize,
     /// Runs per sequence.
@@ -41,9 +43,9 @@ pub struct DecodePlan {
 impl DecodePlan {
     /// `finer`: whether the number of threads may decide how long a run is.
     fn new(p: &Problem, threads: usize, finer: bool) -> Self {
-        // Eight streams suffice from head_dim 128 on; short rows are worth more tokens at a time.
+        // Four streams suffice from head_dim 128 on; short rows are worth more tokens at a time.
         let block = (4096 / p.head_dim).clamp(32, 128) / 16 * 16;
-        let step = (1024 / p.head_dim).clamp(8, block);
+        let step = (512 / p.head_dim).clamp(4, block);
         // A token's keys that a task reads should span 2 KiB, or the hardware prefetcher has nothing
         // to run ahead on.
         let token_bytes = p.head_dim * p.key.dtype.size();
@@ -58,9 +60,12 @@ impl DecodePlan {
         let wanted = |tasks: usize| tasks.div_ceil(p.batch * splits);
         let shares = wanted(2 * threads).min(most_shares).max(wanted(threads)).min(p.kv_heads);
         let task_heads = p.kv_heads.div_ceil(shares);
+        // Far enough to outlast memory's latency, near enough for the L2 cache to keep it.
+        let ahead = (48 * 1024 / (task_heads * token_bytes)).max(2 * step).min(block);
         Self {
             block,
             step,
+            ahead,
             run,
             splits,
             task_heads,
@@ -185,21 +190,22 @@ unsafe fn attend_run<V: Vector, E: Element>(
                 count: plan.step.min(count - step),
                 head_dim: p.head_dim,
             };
-            // What the next round reads. The hardware prefetcher alone runs too short a way ahead of
-            // the arithmetic of a group.
-            let prefetch = |view: View, token: usize, kv_head: usize| {
-                for row in token..token + plan.step {
-                    view.prefetch::<V>(batch, row, kv_head, p.head_dim);
-                }
-            };
-            for step in (0..count).step_by(plan.step) {
-                let (next, ahead) = if step + plan.step < count {
-                    (p.key, token + step + plan.step)
-                } else {
-                    (p.value, token)
+            // What comes `ahead` tokens later: of the same tensor or, past the block, of what is read
+            // after it. The hardware prefetcher alone runs too short a way ahead of the arithmetic.
+            let prefetch =
+                |this: View, then: View, then_token: usize, step: usize, kv_head: usize| {
+                    let step = step + plan.ahead;
+                    let (view, first) = match step.checked_sub(count) {
+                        None => (this, token + step),
+                        Some(step) => (then, then_token + step),
+                    };
+                    for row in first..first + plan.step {
+                        rows::prefetch::<V>(&view, batch, row, kv_head, p.head_dim);
+                    }
                 };
+            for step in (0..count).step_by(plan.step) {
                 for kv_head in kv_heads.clone() {
-                    prefetch(next, ahead, kv_head);
+                    prefetch(p.key, p.value, token, step, kv_head);
                     let keys = steps(p.key, kv_head, step);
                     score_group::<V, E>(&task_heads, kv_head * group, group, keys, step);
                 }
@@ -208,13 +214,8 @@ unsafe fn attend_run<V: Vector, E: Element>(
                 weigh::<V>(&task_heads, head, count, p.head_dim);
             }
             for step in (0..count).step_by(plan.step) {
-                let (next, ahead) = if step + plan.step < count {
-                    (p.value, token + step + plan.step)
-                } else {
-                    (p.key, token + plan.block)
-                };
                 for kv_head in kv_heads.clone() {
-                    prefetch(next, ahead, kv_head);
+                    prefetch(p.value, p.key, token + plan.block, step, kv_head);
                     let values = steps(p.value, kv_head, step);
                     sum_group::<V, E>(&task_heads, kv_head * group, group, values, step);
                 }

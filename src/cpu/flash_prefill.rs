@@ -164,7 +164,7 @@ impl Tile<'_> {
                 count => (&p.value, next.first + row - count, self.kv_head),
             };
             // SAFETY: the caller's.
-            unsafe { view.prefetch::<V>(self.batch, position, head, p.head_dim) };
+            unsafe { rows::prefetch::<V>(view, self.batch, position, head, p.head_dim) };
         }
     }
 
@@ -258,12 +258,8 @@ unsafe fn pack_queries<V: Vector, Q: Element>(tile: &Tile) {
         tile.queries.write_bytes(0, plan.rows * p.head_dim);
         for row in 0..tile.rows {
             let ahead = row + ROWS_AHEAD;
-            p.query.prefetch::<V>(
-                tile.batch,
-                tile.position_of(ahead),
-                tile.head_of(ahead),
-                p.head_dim,
-            );
+            let (position, head) = (tile.position_of(ahead), tile.head_of(ahead));
+            rows::prefetch::<V>(&p.query, tile.batch, position, head, p.head_dim);
             let from = p.query.head::<Q>(tile.batch, tile.position_of(row), tile.head_of(row));
             let to = tile.queries.add(row / PANEL * PANEL * p.head_dim + row % PANEL);
             for d in (0..p.head_dim).step_by(V::LANES) {

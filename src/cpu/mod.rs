@@ -12,7 +12,7 @@ mod team;
 #[cfg(test)]
 mod tests;
 pub mod threads;
-pub mod vector;
+mod vector;
 
 use crate::dispatch;
 use crate::dtype::Dtype;

@@ -4,6 +4,7 @@
 //! independent accumulators, enough to cover the latency of fused multiply-adds.
 
 use crate::cpu::vector::{Element, Vector, exp2_nonpositive};
+use crate::problem::View;
 
 /// A run of cache rows of one key/value head.
 #[derive(Clone, Copy)]
@@ -28,6 +29,31 @@ impl<E: Element> CacheRows<E> {
             count: end - skipped,
             ..*self
         }
+    }
+}
+
+/// Hints that `head_dim` elements of one head of one row are touched soon; any indices will do.
+///
+/// # Safety
+/// As [`Vector`].
+#[inline(always)]
+pub unsafe fn prefetch<V: Vector>(
+    view: &View,
+    batch: usize,
+    row: usize,
+    head: usize,
+    head_dim: usize,
+) {
+    /// Bytes per cache line.
+    const LINE: usize = 64;
+    // Rows past the end of a tensor with large strides may be past the end of all addresses.
+    let offset = (batch.wrapping_mul(view.batch_stride))
+        .wrapping_add(row.wrapping_mul(view.row_stride))
+        .wrapping_add(head.wrapping_mul(view.head_stride));
+    let first = view.data.wrapping_add(offset.wrapping_mul(view.dtype.size()));
+    for byte in (0..head_dim * view.dtype.size()).step_by(LINE) {
+        // SAFETY: the caller's.
+        unsafe { V::prefetch(first.wrapping_add(byte).cast()) };
     }
 }
 
@@ -72,8 +98,8 @@ pub unsafe fn score<V: Vector, E: Element, const R: usize>(
     // SAFETY: the caller's.
     unsafe {
         match R {
-            1 => score_blocks::<V, E, R, 8>(query, keys, scores, score_stride),
-            2 => score_blocks::<V, E, R, 4>(query, keys, scores, score_stride),
+            1 if keys.count >= 8 => score_blocks::<V, E, R, 8>(query, keys, scores, score_stride),
+            1 | 2 => score_blocks::<V, E, R, 4>(query, keys, scores, score_stride),
             _ => score_blocks::<V, E, R, 2>(query, keys, scores, score_stride),
         }
     }
