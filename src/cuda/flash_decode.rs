@@ -235,6 +235,7 @@ mod tests {
             device: Device::Cuda,
             mode: Mode::Auto,
             causal: true,
+            deterministic: false,
             batch,
             q_len,
             kv_len,
