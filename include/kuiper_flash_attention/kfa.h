@@ -28,7 +28,9 @@
 #define KFA_VERSION_PATCH 0
 
 /**
- * Results are bit-identical whatever the number of threads. All CPU kernels do this anyway.
+ * Results are bit-identical whatever the number of threads. Without it they are from run to run, at
+ * a fixed number of threads: decode on the CPU cuts contexts finer for more threads than key/value
+ * heads.
  */
 #define KFA_FLAG_DETERMINISTIC 1
 
@@ -561,8 +563,6 @@ typedef void (*kfa_log_callback)(kfa_log_level level, const char *message, void 
  * The library did something other than the caller may expect, such as a fallback.
  */
 #define KFA_LOG_WARNING 1
-
-
 
 #ifdef __cplusplus
 extern "C" {
