@@ -1,5 +1,6 @@
 //! Element types; the numbers are the engine's `base::DataType`, continued for 16-bit floats.
 
+use half::{bf16, f16};
 use std::fmt;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,23 @@ impl Dtype {
             Dtype::Fp16 | Dtype::Bf16 => 2,
         }
     }
+}
+
+/// The Rust type of a [`Dtype`]'s elements.
+pub trait Typed {
+    const DTYPE: Dtype;
+}
+
+impl Typed for f32 {
+    const DTYPE: Dtype = Dtype::Fp32;
+}
+
+impl Typed for f16 {
+    const DTYPE: Dtype = Dtype::Fp16;
+}
+
+impl Typed for bf16 {
+    const DTYPE: Dtype = Dtype::Bf16;
 }
 
 impl fmt::Display for Dtype {

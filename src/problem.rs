@@ -1,7 +1,7 @@
 //! The only validator: a C description becomes a [`Problem`] that all later code trusts.
 
 use crate::capi::types::*;
-use crate::dtype::Dtype;
+use crate::dtype::{Dtype, Typed};
 use crate::error::{Error, Result};
 use crate::settings::Mode;
 use std::ffi::c_void;
@@ -44,8 +44,8 @@ impl View {
     /// # Safety
     /// The view holds elements of type `E` and the indices are inside the problem's shape.
     #[inline(always)]
-    pub unsafe fn head<E>(&self, batch: usize, row: usize, head: usize) -> *mut E {
-        debug_assert_eq!(self.dtype.size(), size_of::<E>());
+    pub unsafe fn head<E: Typed>(&self, batch: usize, row: usize, head: usize) -> *mut E {
+        debug_assert_eq!(self.dtype, E::DTYPE);
         let offset = batch * self.batch_stride + row * self.row_stride + head * self.head_stride;
         // SAFETY: validation proved the whole view addressable; the caller keeps the indices in.
         unsafe { self.data.cast::<E>().add(offset) }

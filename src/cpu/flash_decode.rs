@@ -99,7 +99,7 @@ pub fn supports(p: &Problem) -> Result<(), Reason> {
 
 /// Bytes of the fewest runs, with which any number of threads can work.
 pub fn min_workspace_size(p: &Problem) -> usize {
-    DecodePlan::new(p, threads::count(), false).workspace_size(p)
+    DecodePlan::new(p, 1, false).workspace_size(p)
 }
 
 /// Bytes with which all threads find work.
@@ -207,7 +207,10 @@ unsafe fn attend_run<V: Vector, E: Element>(
                 for kv_head in kv_heads.clone() {
                     prefetch(p.key, p.value, token, step, kv_head);
                     let keys = steps(p.key, kv_head, step);
-                    score_group::<V, E>(&task_heads, kv_head * group, group, keys, step);
+                    let head = kv_head * group;
+                    let scores = task_heads.scores(head).wrapping_add(step);
+                    let query = task_heads.query(head);
+                    rows::score::<V, E>(group, query, keys, scores, plan.block);
                 }
             }
             for head in heads.clone() {
@@ -217,7 +220,11 @@ unsafe fn attend_run<V: Vector, E: Element>(
                 for kv_head in kv_heads.clone() {
                     prefetch(p.value, p.key, token + plan.block, step, kv_head);
                     let values = steps(p.value, kv_head, step);
-                    sum_group::<V, E>(&task_heads, kv_head * group, group, values, step);
+                    let head = kv_head * group;
+                    let weights = task_heads.scores(head).wrapping_add(step);
+                    let sums = task_heads.state(head);
+                    let stride = plan.state_stride;
+                    rows::accumulate::<V, E>(group, weights, plan.block, values, sums, stride);
                 }
             }
         }
@@ -259,30 +266,6 @@ impl Heads {
     }
 }
 
-/// Scores a few keys with all query heads of their group.
-#[inline(always)]
-unsafe fn score_group<V: Vector, E: Element>(
-    heads: &Heads,
-    first: usize,
-    group: usize,
-    keys: CacheRows<E>,
-    step: usize,
-) {
-    let mut head = first;
-    let end = first + group;
-    while head < end {
-        let (query, scores) = (heads.query(head), heads.scores(head).wrapping_add(step));
-        // SAFETY: the task's.
-        head += unsafe {
-            match end - head {
-                4.. => rows::score::<V, E, 4>(query, keys, scores, heads.score_stride),
-                2 | 3 => rows::score::<V, E, 2>(query, keys, scores, heads.score_stride),
-                _ => rows::score::<V, E, 1>(query, keys, scores, heads.score_stride),
-            }
-        };
-    }
-}
-
 /// Turns a block's scores of one head into weights, and rescales its state to their maximum.
 #[inline(always)]
 unsafe fn weigh<V: Vector>(heads: &Heads, head: usize, count: usize, head_dim: usize) {
@@ -298,35 +281,6 @@ unsafe fn weigh<V: Vector>(heads: &Heads, head: usize, count: usize, head_dim: u
             *old_max = max;
         }
         *sum += rows::exponentiate::<V>(scores, count, max);
-    }
-}
-
-/// Adds a few weighted values to the states of all query heads of their group.
-#[inline(always)]
-unsafe fn sum_group<V: Vector, E: Element>(
-    heads: &Heads,
-    first: usize,
-    group: usize,
-    values: CacheRows<E>,
-    step: usize,
-) {
-    let mut head = first;
-    let end = first + group;
-    while head < end {
-        let (weights, sums) = (heads.scores(head).wrapping_add(step), heads.state(head));
-        let stride = heads.state_stride;
-        // SAFETY: the task's.
-        head += unsafe {
-            match end - head {
-                4.. => {
-                    rows::accumulate::<V, E, 4>(weights, heads.score_stride, values, sums, stride)
-                }
-                2 | 3 => {
-                    rows::accumulate::<V, E, 2>(weights, heads.score_stride, values, sums, stride)
-                }
-                _ => rows::accumulate::<V, E, 1>(weights, heads.score_stride, values, sums, stride),
-            }
-        };
     }
 }
 
@@ -352,7 +306,7 @@ pub unsafe fn combine<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, sc
             let weight = rows::exp2_one::<V>(*state.add(p.head_dim) - max);
             sum += weight * *state.add(p.head_dim + 1);
             let row = CacheRows { first: state, stride: 0, count: 1, head_dim: p.head_dim };
-            rows::accumulate::<V, f32, 1>(&weight, 0, row, total, 0);
+            rows::accumulate::<V, f32>(1, &weight, 0, row, total, 0);
         }
         finish::<V>(p, batch, head, total, max, sum);
     }

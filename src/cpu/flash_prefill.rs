@@ -505,7 +505,7 @@ unsafe fn sum_row<V: Vector>(
                 count: more.len(),
                 head_dim: p.head_dim,
             };
-            rows::accumulate::<V, E, 1>(weights.as_ptr(), 0, values, sums, 0);
+            rows::accumulate::<V, E>(1, weights.as_ptr(), 0, values, sums, 0);
         });
     }
 }

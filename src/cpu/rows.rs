@@ -83,27 +83,45 @@ pub unsafe fn scale_query<V: Vector, E: Element>(
     }
 }
 
-/// `scores[r * score_stride + t] = query row r . key row t` for `R` query rows and all key rows;
-/// returns `R`.
+/// `scores[r * score_stride + t] = query row r . key row t` for all query rows and key rows.
 ///
 /// # Safety
-/// As [`Vector`]; `query` holds `R` rows of `query_stride`, `scores` has room for `keys.count`.
+/// As [`Vector`]; `query` holds `rows` rows of `query_stride`, `scores` has room for `keys.count`.
 #[inline(always)]
-pub unsafe fn score<V: Vector, E: Element, const R: usize>(
+pub unsafe fn score<V: Vector, E: Element>(
+    rows: usize,
     query: *const f32,
     keys: CacheRows<E>,
     scores: *mut f32,
     score_stride: usize,
-) -> usize {
-    // SAFETY: the caller's.
-    unsafe {
-        match R {
-            1 if keys.count >= 8 => score_blocks::<V, E, R, 8>(query, keys, scores, score_stride),
-            1 | 2 => score_blocks::<V, E, R, 4>(query, keys, scores, score_stride),
-            _ => score_blocks::<V, E, R, 2>(query, keys, scores, score_stride),
+) {
+    let mut r = 0;
+    while r < rows {
+        let query = query.wrapping_add(r * query_stride::<V>(keys.head_dim));
+        let scores = scores.wrapping_add(r * score_stride);
+        // SAFETY: the caller's.
+        unsafe {
+            match rows_together(rows - r) {
+                4 => score_blocks::<V, E, 4, 2>(query, keys, scores, score_stride),
+                2 => score_blocks::<V, E, 2, 4>(query, keys, scores, score_stride),
+                _ if keys.count >= 8 => {
+                    score_blocks::<V, E, 1, 8>(query, keys, scores, score_stride);
+                }
+                _ => score_blocks::<V, E, 1, 4>(query, keys, scores, score_stride),
+            }
         }
+        r += rows_together(rows - r);
     }
-    R
+}
+
+/// How many of the rows that are left share a read.
+#[inline(always)]
+const fn rows_together(left: usize) -> usize {
+    match left {
+        4.. => 4,
+        2 | 3 => 2,
+        _ => 1,
+    }
 }
 
 #[inline(always)]
@@ -205,27 +223,39 @@ pub unsafe fn exp2_one<V: Vector>(x: f32) -> f32 {
     unsafe { exp2_nonpositive(V::splat(x)).reduce_max() }
 }
 
-/// `sums[r] += sum over t of weights[r * weight_stride + t] * value row t`.
+/// `sums[r] += sum over t of weights[r * weight_stride + t] * value row t` for all rows.
 ///
 /// # Safety
-/// As [`Vector`]; `sums` holds `R` rows of `sum_stride >= head_dim`.
+/// As [`Vector`]; `sums` holds `rows` rows of `sum_stride >= head_dim`.
 #[inline(always)]
-pub unsafe fn accumulate<V: Vector, E: Element, const R: usize>(
+pub unsafe fn accumulate<V: Vector, E: Element>(
+    rows: usize,
     weights: *const f32,
     weight_stride: usize,
     values: CacheRows<E>,
     sums: *mut f32,
     sum_stride: usize,
-) -> usize {
-    // SAFETY: the caller's.
-    unsafe {
-        match R {
-            1 => accumulate_wide::<V, E, R, 8>(weights, weight_stride, values, sums, sum_stride),
-            2 => accumulate_wide::<V, E, R, 4>(weights, weight_stride, values, sums, sum_stride),
-            _ => accumulate_wide::<V, E, R, 2>(weights, weight_stride, values, sums, sum_stride),
+) {
+    let mut r = 0;
+    while r < rows {
+        let weights = weights.wrapping_add(r * weight_stride);
+        let sums = sums.wrapping_add(r * sum_stride);
+        // SAFETY: the caller's.
+        unsafe {
+            match rows_together(rows - r) {
+                4 => {
+                    accumulate_wide::<V, E, 4, 2>(weights, weight_stride, values, sums, sum_stride)
+                }
+                2 => {
+                    accumulate_wide::<V, E, 2, 4>(weights, weight_stride, values, sums, sum_stride)
+                }
+                _ => {
+                    accumulate_wide::<V, E, 1, 8>(weights, weight_stride, values, sums, sum_stride)
+                }
+            }
         }
+        r += rows_together(rows - r);
     }
-    R
 }
 
 #[inline(always)]

@@ -119,16 +119,7 @@ unsafe fn score_and_weigh<V: Vector, E: Element>(
             count: p.visible_keys(block.row + block.rows - 1),
             head_dim: p.head_dim,
         };
-        let mut r = 0;
-        while r < block.rows && keys.count > 0 {
-            let query = query.add(r * query_stride);
-            let scores = block.scores.add(r * p.kv_len);
-            r += match block.rows - r {
-                4.. => rows::score::<V, E, 4>(query, keys, scores, p.kv_len),
-                2 | 3 => rows::score::<V, E, 2>(query, keys, scores, p.kv_len),
-                _ => rows::score::<V, E, 1>(query, keys, scores, p.kv_len),
-            };
-        }
+        rows::score::<V, E>(block.rows, query, keys, block.scores, p.kv_len);
         for r in 0..block.rows {
             let visible = p.visible_keys(block.row + r);
             let scores = block.scores.add(r * p.kv_len);
@@ -185,14 +176,14 @@ unsafe fn sum_values<V: Vector, E: Element>(
         let common = if block.rows == ROWS { p.visible_keys(block.row) } else { 0 };
         if common > 0 {
             let values = all.slice(0, common);
-            rows::accumulate::<V, E, ROWS>(block.scores, p.kv_len, values, sums, p.head_dim);
+            rows::accumulate::<V, E>(ROWS, block.scores, p.kv_len, values, sums, p.head_dim);
         }
         for r in 0..block.rows {
             let visible = p.visible_keys(block.row + r);
             let weights = block.scores.add(r * p.kv_len + common);
             let row = sums.add(r * p.head_dim);
             let values = all.slice(common, visible);
-            rows::accumulate::<V, E, 1>(weights, p.kv_len, values, row, p.head_dim);
+            rows::accumulate::<V, E>(1, weights, p.kv_len, values, row, p.head_dim);
             with_element!(p.output.dtype, O => {
                 let to = p.output.head::<O>(block.batch, block.row + r, block.head);
                 rows::scale_row::<V, O>(row, 1.0, p.head_dim, to);

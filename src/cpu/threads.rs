@@ -131,14 +131,16 @@ pub fn run(
     if bytes < WORTH_WAKING {
         return run_on_team(tasks, scratch_floats, bytes, body);
     }
-    claim_with(tasks, scratch_floats, body, |helpers, threads, claim_all| match threads.pool() {
-        Some(pool) => pool.workers.in_place_scope(|scope| {
-            for _ in 0..helpers {
-                scope.spawn(|_| claim_all());
-            }
-            claim_all();
-        }),
-        None => claim_all(),
+    claim_with(tasks, scratch_floats, bytes, body, |helpers, threads, claim_all| {
+        match threads.pool() {
+            Some(pool) => pool.workers.in_place_scope(|scope| {
+                for _ in 0..helpers {
+                    scope.spawn(|_| claim_all());
+                }
+                claim_all();
+            }),
+            None => claim_all(),
+        }
     });
 }
 
@@ -149,17 +151,20 @@ pub fn run_on_team(
     bytes: usize,
     body: impl Fn(usize, &mut [f32]) + Sync,
 ) {
-    let worth_sharing = bytes >= WORTH_SHARING;
-    claim_with(tasks, scratch_floats, body, |helpers, threads, claim_all| match threads.team() {
-        Some(team) if worth_sharing => team.run(helpers, claim_all),
-        _ => claim_all(),
+    claim_with(tasks, scratch_floats, bytes, body, |helpers, threads, claim_all| {
+        match threads.team() {
+            Some(team) => team.run(helpers, claim_all),
+            None => claim_all(),
+        }
     });
 }
 
-/// Has `share` run, on as many threads as it likes, a function that claims tasks until none is left.
+/// Has `share` run, on the caller and on helpers, a function that claims tasks until none is left;
+/// small work starts and wakes no one.
 fn claim_with(
     tasks: usize,
     scratch_floats: usize,
+    bytes: usize,
     body: impl Fn(usize, &mut [f32]) + Sync,
     share: impl FnOnce(usize, &Threads, &(dyn Fn() + Sync)),
 ) {
@@ -175,6 +180,9 @@ fn claim_with(
             }
         });
     };
+    if tasks == 1 || bytes < WORTH_SHARING {
+        return claim_all();
+    }
     let threads = threads();
     match (tasks - 1).min(threads.count - 1) {
         0 => claim_all(),

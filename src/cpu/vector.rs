@@ -3,6 +3,7 @@
 //! Algorithms are written once over [`Vector`] as `#[inline(always)]` functions without target
 //! features; the files in `isa/` implement it and instantiate the algorithms under theirs.
 
+use crate::dtype::Typed;
 use half::{bf16, f16};
 use std::f32::consts::LN_2;
 
@@ -44,7 +45,7 @@ pub trait Vector: Copy {
     unsafe fn scale_by_power_of_two(self, biased: Self) -> Self;
     unsafe fn reduce_add(self) -> f32;
     unsafe fn reduce_max(self) -> f32;
-    /// Hints that the cache line at `address` is read soon; any address is allowed.
+    /// Hints that the cache line at `address` is wanted in the L2 cache; any address is allowed.
     unsafe fn prefetch(address: *const f32);
 }
 
@@ -86,7 +87,7 @@ const EXP2_POLYNOMIAL: [f32; 7] =
     [1.535_336_2e-4, 1.339_887_4e-3, 9.618_437e-3, 5.550_332_4e-2, 0.240_226_48, LN_2, 1.0];
 
 /// An element type of a tensor: read widened to float32, written rounded to nearest even.
-pub trait Element: Copy {
+pub trait Element: Typed + Copy {
     /// # Safety
     /// As [`Vector`].
     unsafe fn load<V: Vector>(from: *const Self) -> V;

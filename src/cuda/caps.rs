@@ -10,7 +10,6 @@ pub struct Caps {
     /// The level that kernels and heuristics are chosen for: the capability, or less by
     /// `KFA_CUDA_ARCH`.
     pub arch: u32,
-    #[allow(dead_code, reason = "for how decode splits the keys")]
     pub sm_count: u32,
     /// Shared memory that one block may opt in to.
     pub shared_per_block: u32,

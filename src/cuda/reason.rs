@@ -23,7 +23,6 @@ pub enum Reason {
         module: &'static str,
         capability: u32,
     },
-    #[allow(dead_code, reason = "for the flash kernels")]
     QLen {
         q_len: usize,
         min: usize,
