@@ -28,10 +28,11 @@ fn main() {
 #[cfg(feature = "generate-header")]
 fn generate_header() {
     println!("cargo:rerun-if-changed=cbindgen.toml");
+    println!("cargo:rerun-if-changed=src/abi.rs");
     println!("cargo:rerun-if-changed=src/capi");
     let root = env::var("CARGO_MANIFEST_DIR").unwrap();
     let out = Path::new(&env::var("OUT_DIR").unwrap()).join("kfa.h");
-    cbindgen::generate(root).expect("cbindgen reads src/capi").write_to_file(out);
+    cbindgen::generate(root).expect("cbindgen reads src/abi.rs and src/capi").write_to_file(out);
 }
 
 /// Compiles each `kernels/<arch>/<name>.cu` into one compressed fatbin and lists them all in

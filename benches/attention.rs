@@ -2,8 +2,8 @@
 //! tools/bench_cpu.py compares with other libraries and with what the machine can do.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use kuiper_flash_attention::abi::*;
 use kuiper_flash_attention::capi::attention::*;
-use kuiper_flash_attention::capi::types::*;
 use std::ffi::c_void;
 use std::hint::black_box;
 

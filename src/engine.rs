@@ -1,6 +1,6 @@
 //! The engine's own call, with its cache tensors and positions, as an attention problem.
 
-use crate::capi::types::*;
+use crate::abi::*;
 use crate::error::{Error, Result};
 use crate::problem::{Check, DESC_NAMES, Device, Names, Problem, positive};
 use crate::{cuda, dispatch};
@@ -222,7 +222,7 @@ impl Call {
         let rows = |tensor: &kfa_tensor| kfa_tensor_view {
             data: tensor.data,
             dtype: tensor.dtype,
-            ..crate::capi::attention::NO_VIEW
+            ..crate::abi::NO_VIEW
         };
         Ok(kfa_attention_desc {
             device: match g.device {
@@ -242,7 +242,7 @@ impl Call {
             value: cache(&self.value, self.names.value)?,
             output: rows(&self.output),
             stream: self.stream,
-            ..crate::capi::attention::DEFAULT_DESC
+            ..crate::abi::DEFAULT_DESC
         })
     }
 }

@@ -1,6 +1,6 @@
 //! The opaque flash attention layer: the engine's `op::FlashAttention` in C.
 
-use crate::capi::types::*;
+use crate::abi::*;
 use crate::engine::{Call, FLASH_NAMES, Geometry, Scratch};
 use crate::error::{Error, Result};
 use std::ffi::c_void;

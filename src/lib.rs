@@ -3,6 +3,7 @@
 //! A call walks one line: [`capi`] → [`problem`] (the only validator) → [`dispatch`] →
 //! [`cpu`] or [`cuda`] → its table → a kernel for one instruction set or GPU architecture.
 
+pub mod abi;
 pub mod capi;
 mod cpu;
 #[cfg(feature = "cuda")]

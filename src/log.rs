@@ -1,6 +1,6 @@
 //! Where warnings go: the caller's callback, or standard error.
 
-use crate::capi::types::{KFA_LOG_WARNING, kfa_log_callback, kfa_log_level};
+use crate::abi::{KFA_LOG_WARNING, kfa_log_callback, kfa_log_level};
 use std::ffi::{CString, c_void};
 use std::sync::RwLock;
 

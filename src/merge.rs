@@ -1,6 +1,6 @@
 //! Merging partial results over disjoint key sets: the combine step of split-KV as public API.
 
-use crate::capi::types::kfa_merge_desc;
+use crate::abi::kfa_merge_desc;
 use crate::error::{Error, Result};
 use crate::problem::{Device, Span, aligned, positive};
 use crate::{cuda, dispatch};

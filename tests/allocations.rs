@@ -1,11 +1,11 @@
 //! Calls allocate nothing once the library is warm: the threads' scratch is kept, and decode's team and
 //! the kernels work in it. Only a long prefill hands each helper thread a small boxed job.
 
+use kuiper_flash_attention::abi::*;
 use kuiper_flash_attention::capi::attention::{
     kfa_attention_desc_init, kfa_attention_forward, kfa_attention_workspace_size,
 };
 use kuiper_flash_attention::capi::process::kfa_set_num_threads;
-use kuiper_flash_attention::capi::types::*;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicUsize, Ordering};

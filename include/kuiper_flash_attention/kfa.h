@@ -1,7 +1,7 @@
 /*
  * Kuiper FlashAttention: attention kernels behind a C ABI.
  *
- * Generated from src/capi by cbindgen; do not edit. `make header` writes it anew.
+ * Generated from src/abi.rs and src/capi by cbindgen; do not edit. `make header` writes it anew.
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
 
@@ -11,21 +11,6 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-
-/**
- * Major version of the header: a change breaks the ABI.
- */
-#define KFA_VERSION_MAJOR 0
-
-/**
- * Minor version of the header.
- */
-#define KFA_VERSION_MINOR 1
-
-/**
- * Patch version of the header.
- */
-#define KFA_VERSION_PATCH 0
 
 /**
  * Results are bit-identical whatever the number of threads. Without it they are from run to run, at
@@ -43,6 +28,21 @@
  * Permits arithmetic that is faster and less exact than float32.
  */
 #define KFA_FLAG_FAST_MATH 4
+
+/**
+ * Major version of the header: a change breaks the ABI.
+ */
+#define KFA_VERSION_MAJOR 0
+
+/**
+ * Minor version of the header.
+ */
+#define KFA_VERSION_MINOR 1
+
+/**
+ * Patch version of the header.
+ */
+#define KFA_VERSION_PATCH 0
 
 /**
  * A flash attention layer; see `kfa_flash_attention_layer_create()`. One layer object serves all

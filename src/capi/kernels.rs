@@ -1,7 +1,7 @@
 //! Level 2 of the API: the engine's kernel getters.
 
-use super::types::*;
 use super::{boundary, read};
+use crate::abi::*;
 use crate::engine::{Call, FLASH_NAMES, Geometry, MHA_NAMES};
 use crate::problem::Device;
 use crate::{cuda, dispatch};

@@ -1,8 +1,8 @@
 //! Level 2 of the API: the opaque layer.
 #![allow(non_camel_case_types)]
 
-use super::types::*;
 use super::{boundary, read, write};
+use crate::abi::*;
 use crate::engine::Geometry;
 use crate::error::{Error, Result};
 use crate::layer::{FlashAttentionLayer, INPUTS};

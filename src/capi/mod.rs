@@ -4,11 +4,10 @@ pub mod attention;
 pub mod kernels;
 pub mod layer;
 pub mod process;
-pub mod types;
 
+use crate::abi::{KFA_ERROR_INTERNAL, KFA_OK, kfa_status};
 use crate::error::{self, Error, Result};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use types::{KFA_ERROR_INTERNAL, KFA_OK, kfa_status};
 
 /// Runs the body of an exported function; a failure leaves its message for this thread.
 fn boundary(body: impl FnOnce() -> Result<()>) -> kfa_status {

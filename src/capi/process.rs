@@ -1,7 +1,7 @@
 //! What concerns the whole process: version, errors, logging, mode and threads.
 
 use super::boundary;
-use super::types::*;
+use crate::abi::*;
 use crate::cpu::{self, threads};
 use crate::cuda;
 use crate::error::{self, Error};

@@ -7,8 +7,8 @@ use super::isa::{Isa, Kernels};
 use super::table::{Entry, TABLE};
 use super::threads;
 use super::vector::{MAX_LANES, ROUND, Vector};
-use crate::capi::attention::DEFAULT_DESC;
-use crate::capi::types::*;
+use crate::abi::DEFAULT_DESC;
+use crate::abi::*;
 use crate::dtype::Dtype;
 use crate::problem::{Check, Problem};
 use crate::reference::{self, Shape, Tensor};
@@ -370,7 +370,7 @@ fn conversions_are_exact() {
                     let view = |data: &mut [u16]| kfa_tensor_view {
                         data: data.as_mut_ptr().cast(),
                         dtype: c_dtype,
-                        ..crate::capi::attention::NO_VIEW
+                        ..crate::abi::NO_VIEW
                     };
                     let desc = kfa_attention_desc {
                         is_causal: 0,
@@ -507,10 +507,7 @@ fn later_tokens_cannot_poison_earlier_rows() {
                 query: query.view(),
                 key: key.view(),
                 value: value.view(),
-                output: kfa_tensor_view {
-                    data: output.as_mut_ptr().cast(),
-                    ..crate::capi::attention::NO_VIEW
-                },
+                output: kfa_tensor_view { data: output.as_mut_ptr().cast(), ..crate::abi::NO_VIEW },
                 ..DEFAULT_DESC
             };
             run_entry(entry, &desc);
@@ -593,7 +590,7 @@ fn results_depend_on_threads_only_where_allowed_and_never_on_the_run() {
                         value: v.view(),
                         output: kfa_tensor_view {
                             data: output.as_mut_ptr().cast(),
-                            ..crate::capi::attention::NO_VIEW
+                            ..crate::abi::NO_VIEW
                         },
                         ..DEFAULT_DESC
                     };
@@ -700,7 +697,7 @@ fn exp_through(kernels: &Kernels, x: f32) -> f32 {
     let (mut q, mut k, mut v, mut out) = ([1.0f32], [0.0f32, x], [0.0f32, 1.0], [0.0f32]);
     let view = |data: &mut [f32]| kfa_tensor_view {
         data: data.as_mut_ptr().cast(),
-        ..crate::capi::attention::NO_VIEW
+        ..crate::abi::NO_VIEW
     };
     let desc = kfa_attention_desc {
         q_len: 1,

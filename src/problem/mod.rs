@@ -1,6 +1,6 @@
 //! The only validator: a C description becomes a [`Problem`] that all later code trusts.
 
-use crate::capi::types::*;
+use crate::abi::*;
 use crate::dtype::{Dtype, Typed};
 use crate::error::{Error, Result};
 use crate::settings::Mode;

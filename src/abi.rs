@@ -1,8 +1,9 @@
-//! The structs and constants of the C API. Field order is the ABI: append only.
+//! The structs, constants and defaults of the C API. Field order is the ABI: append only.
 
 #![allow(non_camel_case_types)]
 
 use std::ffi::{c_char, c_void};
+use std::ptr::{null, null_mut};
 
 /// Result of a call: `KFA_OK` or one of the `KFA_ERROR_*` codes.
 pub type kfa_status = i32;
@@ -313,3 +314,61 @@ pub type kfa_mha_kernel = Option<
         stream: *mut c_void,
     ) -> kfa_status,
 >;
+
+/// A view with no data, packed strides and float32 elements.
+pub(crate) const NO_VIEW: kfa_tensor_view = kfa_tensor_view {
+    data: null_mut(),
+    dtype: KFA_DTYPE_FP32,
+    reserved: 0,
+    batch_stride: 0,
+    row_stride: 0,
+    head_stride: 0,
+};
+
+/// Every default of a description.
+pub(crate) const DEFAULT_DESC: kfa_attention_desc = kfa_attention_desc {
+    struct_size: size_of::<kfa_attention_desc>() as u32,
+    flags: 0,
+    device: KFA_DEVICE_CPU,
+    device_index: -1,
+    mode: KFA_ATTENTION_MODE_AUTO,
+    is_causal: 1,
+    batch: 1,
+    q_len: 0,
+    kv_len: 0,
+    heads: 0,
+    kv_heads: 0,
+    head_dim: 0,
+    value_head_dim: 0,
+    softmax_scale: 0.0,
+    softcap: 0.0,
+    sliding_window: 0,
+    query: NO_VIEW,
+    key: NO_VIEW,
+    value: NO_VIEW,
+    output: NO_VIEW,
+    lse: null_mut(),
+    mask: kfa_attention_mask {
+        data: null(),
+        kind: KFA_MASK_NONE,
+        dtype: KFA_DTYPE_FP32,
+        batch_stride: 0,
+        head_stride: 0,
+        row_stride: 0,
+    },
+    alibi_slopes: null(),
+    sinks: null(),
+    query_offsets: null(),
+    kv_offsets: null(),
+    kv_lens: null(),
+    page_table: null(),
+    page_table_stride: 0,
+    page_size: 0,
+    reserved: 0,
+    key_scale: null(),
+    value_scale: null(),
+    pos_device: null(),
+    stream: null_mut(),
+    workspace: null_mut(),
+    workspace_size: 0,
+};
