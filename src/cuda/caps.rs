@@ -17,6 +17,9 @@ pub struct Caps {
     /// Thread-block clusters and programmatic dependent launches may be used: the level permits
     /// them, and the code that the device runs was compiled for 9.0 or later.
     pub clusters: bool,
+    /// Tensor maps can be made: the level permits TMA, and the driver knows it.
+    #[allow(dead_code, reason = "for kernels that read by TMA")]
+    pub tensor_maps: bool,
 }
 
 /// The level to choose kernels for on a device: `KFA_CUDA_ARCH` may only lower it.

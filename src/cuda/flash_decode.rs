@@ -189,10 +189,10 @@ pub fn run(p: &Problem, gpu: &Gpu) -> Result<()> {
         grid: [plan.splits, (shape.units(p) / p.batch) as u32, p.batch as u32],
         block: plan.warps * 32,
         shared: shape.shared(&plan),
-        cluster: if plan.cluster > 1 { plan.cluster } else { 0 },
+        cluster: [plan.cluster, 1, 1],
         dependent: caps.clusters,
     };
-    gpu.launch(kernel, launch, &params)?;
+    gpu.launch(kernel, launch, &[&params])?;
     if plan.parts() == 1 {
         return Ok(());
     }
@@ -209,7 +209,7 @@ pub fn run(p: &Problem, gpu: &Gpu) -> Result<()> {
         dependent: caps.clusters,
         ..Launch::DEFAULT
     };
-    gpu.launch(combine, launch, &params)
+    gpu.launch(combine, launch, &[&params])
 }
 
 #[cfg(test)]
@@ -266,6 +266,7 @@ mod tests {
             shared_per_block: shared_kb << 10,
             l2_bytes: 40 << 20,
             clusters: arch == 90,
+            tensor_maps: arch == 90,
         };
         let devices = [caps(80, 108, 163), caps(89, 128, 99), caps(90, 132, 227)];
         let dtypes = [(Fp32, Fp32), (Fp32, Bf16), (Fp16, Fp16)];

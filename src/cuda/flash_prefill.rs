@@ -177,5 +177,5 @@ fn launch(p: &Problem, gpu: &Gpu, variant: Option<&'static Variant>) -> Result<(
         shared: shape.shared,
         ..Launch::DEFAULT
     };
-    gpu.launch(kernel, launch, &Params::new(p))
+    gpu.launch(kernel, launch, &[&Params::new(p)])
 }

@@ -1,6 +1,6 @@
 //! The public merge of partial results on a GPU; the kernel is `kernels/smxx/merge.cu`.
 
-use crate::cuda::driver::{self, Kernel, KernelParams, Launch};
+use crate::cuda::driver::{self, Kernel, KernelParam, Launch};
 use crate::error::{Error, Result};
 use crate::merge::Merge;
 use std::ffi::c_void;
@@ -27,7 +27,7 @@ struct MergeParams {
 const _: () = assert!(size_of::<MergeParams>() == 1056, "keep in step with merge.cu");
 
 // SAFETY: repr(C), like the struct that the kernel takes.
-unsafe impl KernelParams for MergeParams {}
+unsafe impl KernelParam for MergeParams {}
 
 /// Enqueues a validated merge.
 pub fn merge(m: &Merge, stream: *mut c_void) -> Result<()> {
@@ -61,5 +61,5 @@ pub fn merge(m: &Merge, stream: *mut c_void) -> Result<()> {
     params.outputs[..parts].copy_from_slice(m.outputs);
     params.lses[..parts].copy_from_slice(m.lses);
     let launch = Launch { grid: [grid as u32, 1, 1], block: 128, ..Launch::DEFAULT };
-    gpu.launch(&MERGE, launch, &params)
+    gpu.launch(&MERGE, launch, &[&params])
 }

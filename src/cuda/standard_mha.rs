@@ -1,7 +1,7 @@
 //! Standard multi-head attention, the baseline; the kernel is `kernels/smxx/standard_mha.cu`.
 
 use crate::cuda::caps::Caps;
-use crate::cuda::driver::{Gpu, Kernel, KernelParams, Launch};
+use crate::cuda::driver::{Gpu, Kernel, KernelParam, Launch};
 use crate::cuda::params::Params;
 use crate::cuda::reason::Reason;
 use crate::dtype::Dtype::{self, Bf16, Fp16, Fp32};
@@ -31,7 +31,7 @@ struct StandardParams {
 const _: () = assert!(size_of::<StandardParams>() == 200, "keep in step with standard_mha.cu");
 
 // SAFETY: repr(C), like the struct that the kernel takes.
-unsafe impl KernelParams for StandardParams {}
+unsafe impl KernelParam for StandardParams {}
 
 fn kernel(query: Dtype, kv: Dtype) -> Option<&'static Kernel> {
     Some(match (query, kv) {
@@ -93,7 +93,7 @@ pub fn run(p: &Problem, gpu: &Gpu) -> Result<()> {
             shared: shared as u32,
             ..Launch::DEFAULT
         };
-        gpu.launch(kernel, launch, &params)?;
+        gpu.launch(kernel, launch, &[&params])?;
     }
     Ok(())
 }
