@@ -137,7 +137,7 @@ impl Buffer {
 
     fn tensor(&self) -> Tensor<'_> {
         let [batch_stride, row_stride, head_stride] = self.strides;
-        Tensor { data: &self.data[self.offset..], batch_stride, row_stride, head_stride }
+        Tensor { data: self.data[self.offset..].into(), batch_stride, row_stride, head_stride }
     }
 }
 
