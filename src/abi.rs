@@ -260,7 +260,8 @@ pub struct kfa_merge_desc {
     pub stream: *mut c_void,
 }
 
-/// Flash attention over the engine's tensors; see `kfa_get_flash_attention_kernel()`.
+/// Flash attention over the engine's tensors, of type float32, float16 or bfloat16; see
+/// `kfa_get_flash_attention_kernel()`.
 ///
 /// - `query`: `[q_len, head_num, head_size]`, flat; `q_len = query->size / (head_num * head_size)`.
 /// - `key`, `value`: caches `[layer_num, seq_len, kv_head_num * head_size]`.
@@ -289,11 +290,13 @@ pub type kfa_flash_attention_kernel = Option<
     ) -> kfa_status,
 >;
 
-/// Standard multi-head attention over the engine's tensors; see `kfa_get_mha_kernel()`.
+/// Multi-head attention over the engine's tensors; see `kfa_get_mha_kernel()` and
+/// `kfa_get_standard_mha_kernel()`.
 ///
 /// - `mha_out`, `query`: `[q_len, head_num, head_size]`, flat.
-/// - `score`: score storage of at least `head_num * seq_len` elements; rows are processed as many
-///   at a time as it holds, and all at once from `head_num * q_len * seq_len`.
+/// - `score`: score storage, used by standard MHA alone: at least `head_num * seq_len` float32
+///   elements, rows being processed as many at a time as it holds, and all at once from
+///   `head_num * q_len * seq_len`. NULL, or a tensor without data: the library brings its own.
 /// - `key_cache`, `value_cache`: `[layer_num, seq_len, kv_dim]`.
 /// - `kv_mul`: query heads per key/value head.
 pub type kfa_mha_kernel = Option<

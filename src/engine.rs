@@ -3,7 +3,8 @@
 use crate::abi::*;
 use crate::error::{Error, Result};
 use crate::problem::{Check, DESC_NAMES, Device, Names, Problem, positive};
-use crate::{cuda, dispatch};
+use crate::settings::Mode;
+use crate::{cpu, cuda, dispatch};
 use std::ffi::c_void;
 
 /// What stays the same from call to call: the shape of heads and cache.
@@ -110,51 +111,60 @@ pub struct Scratch {
     device: cuda::DeviceScratch,
 }
 
+/// Runs a problem in working memory on the CPU. A workspace that the problem has is an engine's
+/// score storage: standard MHA's, which the other kernels leave alone.
+pub fn run_on_cpu(mut problem: Problem, workspace: &mut Vec<f32>) -> Result<()> {
+    if problem.workspace_size > 0 && cpu::family(&problem)? == Mode::Standard {
+        return dispatch::run(&problem);
+    }
+    let bytes = dispatch::workspace_size(&problem)?;
+    let floats = bytes.div_ceil(size_of::<f32>());
+    if workspace.len() < floats {
+        workspace.try_reserve_exact(floats - workspace.len()).map_err(|_| Error {
+            status: crate::error::Status::OutOfMemory,
+            message: format!("could not allocate {bytes} bytes of workspace"),
+        })?;
+        workspace.resize(floats, 0.0);
+    }
+    // Our own memory: aligned, and apart from every tensor, so there is nothing to check again.
+    problem.workspace = workspace.as_mut_ptr().cast();
+    problem.workspace_size = workspace.len() * size_of::<f32>();
+    dispatch::run(&problem)
+}
+
 impl Call {
     /// Runs the call in the given scratch.
     pub fn run(&self, geometry: &Geometry, scratch: &mut Scratch) -> Result<()> {
+        let problem = self.problem(geometry, None)?;
         match geometry.device {
-            Device::Cpu => self.run_on_cpu(geometry, &mut scratch.host),
-            Device::Cuda => self.run_on_cuda(geometry, &scratch.device),
+            Device::Cpu => run_on_cpu(problem, &mut scratch.host),
+            Device::Cuda => cuda::run_in(&problem, geometry.seq_len, &scratch.device),
         }
     }
 
-    pub fn run_on_cpu(&self, geometry: &Geometry, workspace: &mut Vec<f32>) -> Result<()> {
-        let mut problem = Problem::named(&self.describe(geometry)?, Check::All, self.names)?;
-        let bytes = dispatch::workspace_size(&problem)?;
-        let floats = bytes.div_ceil(size_of::<f32>());
-        if workspace.len() < floats {
-            workspace.try_reserve_exact(floats - workspace.len()).map_err(|_| Error {
-                status: crate::error::Status::OutOfMemory,
-                message: format!("could not allocate {bytes} bytes of workspace"),
-            })?;
-            workspace.resize(floats, 0.0);
-        }
-        // Our own memory: aligned, and apart from every tensor, so there is nothing to check again.
-        problem.workspace = workspace.as_mut_ptr().cast();
-        problem.workspace_size = workspace.len() * size_of::<f32>();
-        dispatch::run(&problem)
-    }
-
-    pub fn run_on_cuda(&self, geometry: &Geometry, scratch: &cuda::DeviceScratch) -> Result<()> {
-        let problem = Problem::named(&self.describe(geometry)?, Check::All, self.names)?;
-        cuda::run_in(&problem, geometry.seq_len, scratch)
-    }
-
-    /// Runs the call with the engine's score tensor as workspace.
-    pub fn run_with_scores(&self, geometry: &Geometry, score: &kfa_tensor) -> Result<()> {
-        let elements = checked_size(score, "score", geometry.device)?;
-        let least = geometry.heads.saturating_mul(geometry.seq_len);
-        if elements < least {
-            return Err(Error::invalid(format!(
-                "score.size is {elements}; expected at least head_num * seq_len = {least}"
-            )));
-        }
+    /// The problem that this call poses, with the engine's score storage, if there is any, as its
+    /// workspace.
+    pub fn problem(&self, geometry: &Geometry, score: Option<&kfa_tensor>) -> Result<Problem> {
         let mut desc = self.describe(geometry)?;
-        desc.workspace = score.data;
-        desc.workspace_size = elements * size_of::<f32>();
-        let problem = Problem::named(&desc, Check::All, self.names)?;
-        dispatch::run(&problem)
+        // An engine that dropped its score storage passes an empty tensor.
+        if let Some(score) = score.filter(|score| !score.data.is_null() && score.size != 0) {
+            if score.dtype != KFA_DTYPE_FP32 {
+                return Err(Error::invalid(format!(
+                    "score.dtype is {}; expected KFA_DTYPE_FP32 (1)",
+                    score.dtype
+                )));
+            }
+            let elements = checked_size(score, "score", geometry.device)?;
+            let least = geometry.heads.saturating_mul(geometry.seq_len);
+            if elements < least {
+                return Err(Error::invalid(format!(
+                    "score.size is {elements}; expected at least head_num * seq_len = {least}"
+                )));
+            }
+            desc.workspace = score.data;
+            desc.workspace_size = elements * size_of::<f32>();
+        }
+        Problem::named(&desc, Check::All, self.names)
     }
 
     /// The problem that this call poses; the workspace is left empty.
@@ -209,9 +219,9 @@ impl Call {
                     layer = self.names.layer,
                 )));
             }
-            let data: *mut f32 = tensor.data.cast();
+            let layer_bytes = layer_start as usize * size_of_dtype(tensor.dtype);
             Ok(kfa_tensor_view {
-                data: data.wrapping_add(layer_start as usize).cast(),
+                data: tensor.data.wrapping_byte_add(layer_bytes),
                 dtype: tensor.dtype,
                 reserved: 0,
                 batch_stride: layer_stride as i64,
@@ -264,9 +274,9 @@ fn checked_size(tensor: &kfa_tensor, name: &str, device: Device) -> Result<usize
             tensor.device
         )));
     }
-    if tensor.dtype != KFA_DTYPE_FP32 {
+    if size_of_dtype(tensor.dtype) == 0 {
         return Err(Error::invalid(format!(
-            "{name}.dtype is {}; expected KFA_DTYPE_FP32 (1)",
+            "{name}.dtype is {}; expected KFA_DTYPE_FP32 (1), _FP16 (4) or _BF16 (5)",
             tensor.dtype
         )));
     }
@@ -277,4 +287,13 @@ fn checked_size(tensor: &kfa_tensor, name: &str, device: Device) -> Result<usize
         )));
     }
     Ok(tensor.size as usize)
+}
+
+/// Bytes of an element that an engine's tensors may have; 0 for any other.
+fn size_of_dtype(dtype: kfa_dtype) -> usize {
+    match dtype {
+        KFA_DTYPE_FP32 => 4,
+        KFA_DTYPE_FP16 | KFA_DTYPE_BF16 => 2,
+        _ => 0,
+    }
 }

@@ -150,7 +150,10 @@ pub extern "C" fn kfa_last_kernel_name() -> *const c_char {
 ///
 /// # Safety
 /// `desc` is NULL or points to its own `struct_size` bytes.
-unsafe fn problem(desc: *const kfa_attention_desc, check: Check) -> crate::error::Result<Problem> {
+pub(super) unsafe fn problem(
+    desc: *const kfa_attention_desc,
+    check: Check,
+) -> crate::error::Result<Problem> {
     // SAFETY: only the first field is read before the caller's struct is known to be whole.
     unsafe {
         let struct_size = *read(desc.cast::<u32>(), "desc")?;

@@ -85,7 +85,7 @@ pub unsafe extern "C" fn kfa_set_log_callback(callback: kfa_log_callback, user: 
 
 /// Sets which kernels serve calls whose own mode is automatic; the default is
 /// `KFA_ATTENTION_MODE_AUTO`. The environment variable `KFA_DISABLE_FLASH_ATTENTION=1` takes flash
-/// away from every mode. `kfa_get_mha_kernel()` is not affected.
+/// away from every mode. `kfa_get_standard_mha_kernel()` is not affected.
 #[unsafe(no_mangle)]
 pub extern "C" fn kfa_set_attention_mode(mode: kfa_attention_mode) -> kfa_status {
     boundary(|| {

@@ -52,6 +52,11 @@ pub fn workspace_size(p: &Problem) -> Result<usize> {
     Ok((select(p, &limits(p))?.algorithm.workspace_size)(p))
 }
 
+/// The family of the kernel that [`run`] would use.
+pub fn family(p: &Problem) -> Result<Mode> {
+    Ok(select(p, &limits(p))?.algorithm.family)
+}
+
 /// Which kernel [`run`] would use, and why each entry before it was passed over.
 pub fn explain(p: &Problem) -> String {
     let limits = limits(p);

@@ -41,7 +41,8 @@ pub fn run(p: &Problem) -> Result<()> {
 }
 
 /// As [`run`], in scratch of ours. `capacity` is what `kv_len` may grow to, so that the scratch of
-/// a whole generation is allocated at once.
+/// a whole generation is allocated at once. A workspace that the problem has is an engine's score
+/// storage: standard MHA's, which the other kernels leave alone.
 pub fn run_in(p: &Problem, capacity: usize, scratch: &Scratch) -> Result<()> {
     built()?;
     let gpu = driver::enter(p)?;
@@ -49,6 +50,7 @@ pub fn run_in(p: &Problem, capacity: usize, scratch: &Scratch) -> Result<()> {
     let entry = select(p, caps)?;
     let mut bytes = (entry.workspace_size)(p, caps);
     match entry.family {
+        Mode::Standard if p.workspace_size > 0 => return enqueue(p, entry, &gpu),
         Mode::Standard => {
             bytes = bytes.min(MOST_SCORE_BYTES.max((entry.min_workspace_size)(p, caps)));
         }
