@@ -1,17 +1,20 @@
-# Builds the crate and defines the targets KuiperFlashAttention::shared, ::static and ::kuiper.
+# Builds the crate; defines the targets KuiperFlashAttention::shared and ::static, and the functions
+# for engines of the KuiperLLama family.
 
 find_program(CARGO_EXECUTABLE cargo HINTS $ENV{CARGO_HOME}/bin $ENV{HOME}/.cargo/bin)
 file(STRINGS ${PROJECT_SOURCE_DIR}/Cargo.toml needed REGEX "^rust-version = " LIMIT_COUNT 1)
 string(REGEX MATCH "[0-9.]+" needed "${needed}")
-set(advice "Install Rust ${needed} or later from https://rustup.rs, or configure with "
-  "-DUSE_FLASH_ATTENTION=OFF to build the engine without it.")
+set(advice "Install Rust ${needed} or later from https://rustup.rs")
+if(is_top_level)
+  string(APPEND advice ", or configure with -DUSE_FLASH_ATTENTION=OFF to build the engine without it")
+endif()
 if(NOT CARGO_EXECUTABLE)
-  message(FATAL_ERROR "cargo was not found. " ${advice})
+  message(FATAL_ERROR "cargo was not found. ${advice}.")
 endif()
 execute_process(COMMAND ${CARGO_EXECUTABLE} --version OUTPUT_VARIABLE output)
 string(REGEX MATCH "[0-9]+\\.[0-9]+\\.[0-9]+" KFA_CARGO_VERSION "${output}")
 if(NOT KFA_CARGO_VERSION VERSION_GREATER_EQUAL needed)
-  message(FATAL_ERROR "${CARGO_EXECUTABLE} is version ${KFA_CARGO_VERSION}, too old. " ${advice})
+  message(FATAL_ERROR "${CARGO_EXECUTABLE} is version ${KFA_CARGO_VERSION}, too old. ${advice}.")
 endif()
 
 set(KFA_INCLUDE_DIR ${PROJECT_SOURCE_DIR}/include)
@@ -55,3 +58,4 @@ configure_file(${PROJECT_SOURCE_DIR}/cmake/KuiperFlashAttentionTargets.cmake.in
 include(${PROJECT_BINARY_DIR}/cmake/KuiperFlashAttentionTargets.cmake)
 add_dependencies(KuiperFlashAttention::shared kfa_cargo)
 add_dependencies(KuiperFlashAttention::static kfa_cargo)
+include(cmake/KuiperFlashAttentionAdopt.cmake)

@@ -30,5 +30,6 @@ install(FILES
   ${PROJECT_BINARY_DIR}/cmake/KuiperFlashAttentionConfig.cmake
   ${PROJECT_BINARY_DIR}/cmake/KuiperFlashAttentionConfigVersion.cmake
   ${PROJECT_BINARY_DIR}/cmake/KuiperFlashAttentionTargets.cmake
+  cmake/KuiperFlashAttentionAdopt.cmake
   DESTINATION ${package_dir})
 install(FILES ${PROJECT_BINARY_DIR}/cmake/kuiper_flash_attention.pc DESTINATION ${pkgconfig_dir})

@@ -34,6 +34,17 @@ pub fn available(device: Device) -> Result<()> {
     }
 }
 
+/// Does ahead of time what only the first call of a process has to do on a device.
+pub fn warm_up(device: Device) -> Result<()> {
+    match device {
+        Device::Cpu => {
+            cpu::threads::start();
+            Ok(())
+        }
+        Device::Cuda => cuda::warm_up(),
+    }
+}
+
 /// Tells a backend's choice: the first kernel that accepts, then why each one before it did not.
 pub fn explain_choice<R: Display>(
     backend: &str,

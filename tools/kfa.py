@@ -96,6 +96,7 @@ for text in ["kfa_last_error_message", "kfa_last_kernel_name", "kfa_build_info",
     getattr(lib, text).restype = c.c_char_p
 lib.kfa_get_flash_attention_kernel.restype = FLASH_KERNEL
 lib.kfa_get_mha_kernel.restype = MHA_KERNEL
+lib.kfa_get_standard_mha_kernel.restype = MHA_KERNEL
 lib.kfa_flash_attention_layer_create.argtypes = [I] * 7 + [c.c_float, c.POINTER(c.c_void_p)]
 lib.kfa_flash_attention_layer_destroy.argtypes = [c.c_void_p]
 for setter in ["set_pos", "set_layer_idx"]:

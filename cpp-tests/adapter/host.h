@@ -101,6 +101,10 @@ class Host {
                                    model.kv_mul(), model.head_size, out, query, score, key, value,
                                    device, nullptr);
   }
+  void run_standard_mha(const tensor::Tensor& out) const {
+    const ModeScope standard(KFA_ATTENTION_MODE_STANDARD);
+    run_mha(out);
+  }
 
   // The definition, from the tensors' memory and the meaning of position and layer.
   Expected definition(float scale = 0, bool is_causal = true) const {
@@ -126,7 +130,7 @@ class Host {
     expect_accurate(output_memory.data(), want.output.data(), output_memory.size(), "float64");
     EXPECT_TRUE(output_memory.guards_intact());
     Array standard(output_memory.size());
-    run_mha(tensor(standard, query.dims()));
+    run_standard_mha(tensor(standard, query.dims()));
     expect_accurate(standard.data(), want.output.data(), standard.size(), "float64, standard MHA");
     expect_accurate(output_memory.data(), standard.data(), standard.size(), "standard MHA");
   }

@@ -32,11 +32,36 @@ TEST_F(TestFlashAttention, TheSwitchChoosesTheKernel) {
   }
 }
 
-TEST_F(TestFlashAttention, StandardMhaIsNotSwitched) {
-  const ModeScope flash(KFA_ATTENTION_MODE_FLASH);
+TEST_F(TestFlashAttention, MhaKernelServesFlashAndLeavesTheScoresAlone) {
+  KFA_SKIP_WITHOUT_FLASH();
+  for (int32_t q_len : {1, 6}) {
+    Host host({4, 2, 32, 40, 2}, 30, q_len, 1);
+    host.run_mha(host.output);
+    EXPECT_TRUE(contains(kfa_last_kernel_name(), "flash")) << kfa_last_kernel_name();
+    EXPECT_TRUE(host.score_memory.untouched());
+    host.expect_output_accurate();
+  }
+}
+
+TEST_F(TestFlashAttention, MhaKernelNeedsNoScores) {
+  const LogCapture quiet;
+  for (int32_t head_size : {32, 520}) {  // the second falls back to standard MHA
+    for (kfa_attention_mode mode : {KFA_ATTENTION_MODE_AUTO, KFA_ATTENTION_MODE_STANDARD}) {
+      const ModeScope scope(mode);
+      Host host({4, 2, head_size, 40}, 30, 3);
+      const tensor::Tensor scores = std::exchange(host.score, tensor::Tensor());
+      host.run_mha(host.output);
+      host.score = scores;
+      host.expect_output_accurate();
+    }
+  }
+}
+
+TEST_F(TestFlashAttention, TheModePinsTheMhaKernelToStandard) {
   Host host({4, 2, 32, 40}, 30);
-  host.run_mha(host.output);
+  host.run_standard_mha(host.output);
   EXPECT_TRUE(contains(kfa_last_kernel_name(), "standard_mha")) << kfa_last_kernel_name();
+  EXPECT_FALSE(host.score_memory.untouched());
   const Expected want = host.definition();
   expect_accurate(host.output_memory.data(), want.output.data(), want.output.size());
 }
@@ -76,6 +101,21 @@ TEST_F(Fallback, OfALayerIsLoggedOnce) {
     finish(log.lines().at(0));
   };
   EXPECT_EXIT(run(), testing::ExitedWithCode(0), "standard.*520.*512|standard.*512.*520");
+}
+
+class Told : public FreshProcess {};
+
+TEST_F(Told, TheMhaKernelSaysOnceWhatServesIt) {
+  KFA_SKIP_WITHOUT_FLASH();
+  const auto run = [] {
+    for (int32_t pos : {3, 7, 15}) {
+      const Host host({2, 1, 32, 16}, pos);
+      host.run_mha(host.output);
+    }
+    finish("end");
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(0),
+              "^info: mha_kernel runs cpu\\.flash_decode[^\n]*\nend");
 }
 }  // namespace
 }  // namespace kfa_test

@@ -10,12 +10,14 @@
 #include "support/oracle.h"
 
 namespace kfa_test {
-// The three ways in which an engine's call reaches the library.
-enum class Route { kFlashKernel, kMhaKernel, kLayer };
-constexpr Route kRoutes[] = {Route::kFlashKernel, Route::kMhaKernel, Route::kLayer};
+// The ways in which an engine's call reaches the library.
+enum class Route { kFlashKernel, kMhaKernel, kLayer, kStandardMhaKernel };
+constexpr Route kRoutes[] = {Route::kFlashKernel, Route::kMhaKernel, Route::kLayer,
+                             Route::kStandardMhaKernel};
 
 inline const char* name_of(Route route) {
-  static const char* const kNames[] = {"flash_kernel", "mha_kernel", "layer"};
+  static const char* const kNames[] = {"flash_kernel", "mha_kernel", "layer",
+                                       "standard_mha_kernel"};
   return kNames[static_cast<int>(route)];
 }
 
@@ -56,13 +58,18 @@ struct EngineCall {
             &query, &key, &value, &output, head_num, kv_head_num, head_size, seq_len, pos,
             layer_idx, scale, is_causal, device, stream);
       case Route::kMhaKernel:
-        return kfa_get_mha_kernel(KFA_DEVICE_CPU)(pos, head_num, layer_idx, seq_len, kv_dim, kv_mul,
-                                                  head_size, &output, &query, &score, &key, &value,
-                                                  device, stream);
+        return run_mha(kfa_get_mha_kernel(KFA_DEVICE_CPU), &score);
+      case Route::kStandardMhaKernel:
+        return run_mha(kfa_get_standard_mha_kernel(KFA_DEVICE_CPU), &score);
       case Route::kLayer:
         return run_layer();
     }
     return KFA_ERROR_INTERNAL;
+  }
+
+  kfa_status run_mha(kfa_mha_kernel kernel, const kfa_tensor* scores) {
+    return kernel(pos, head_num, layer_idx, seq_len, kv_dim, kv_mul, head_size, &output, &query,
+                  scores, &key, &value, device, stream);
   }
 
   // What the call means, straight from the engine's definition of the cache.

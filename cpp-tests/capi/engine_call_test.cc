@@ -1,6 +1,7 @@
 // Level 2: the engine's calls through the kernels and the layer.
 #include "capi/engine_call.h"
 
+#include <filesystem>
 #include <functional>
 #include <limits>
 #include <regex>
@@ -26,7 +27,9 @@ TEST_P(Engine, ComputesTheDefinition) {
   EXPECT_EQ(call.query_memory.snapshot(), before[0]);
   EXPECT_EQ(call.key_memory.snapshot(), before[1]);
   EXPECT_EQ(call.value_memory.snapshot(), before[2]);
-  EXPECT_EQ(GetParam() == Route::kMhaKernel, !call.score_memory.untouched());
+  const bool standard = GetParam() == Route::kStandardMhaKernel ||
+                        (GetParam() == Route::kMhaKernel && flash_disabled());
+  EXPECT_EQ(standard, !call.score_memory.untouched());
 }
 
 TEST_P(Engine, ComputesInPlaceOverTheQuery) {
@@ -51,11 +54,128 @@ TEST(EngineKernels, AnyScoreStorageOfOneRowOrMoreServes) {
     EngineCall call;
     call.score_memory = Array(rows * 4 * 24 + (rows == 2 ? 7 : 0));
     call.score = EngineCall::tensor(call.score_memory);
-    ASSERT_EQ(call.run(Route::kMhaKernel), KFA_OK) << kfa_last_error_message();
+    ASSERT_EQ(call.run(Route::kStandardMhaKernel), KFA_OK) << kfa_last_error_message();
     const Expected want = call.expected_output();
     expect_accurate(call.output_memory.data(), want.output.data(), want.output.size());
     EXPECT_TRUE(call.score_memory.guards_intact());
   }
+}
+
+TEST(EngineKernels, MhaRunsWithoutScoreStorage) {
+  for (auto getter : {kfa_get_mha_kernel, kfa_get_standard_mha_kernel}) {
+    for (int kind = 0; kind < 3; ++kind) {
+      SCOPED_TRACE(kind);
+      EngineCall call;
+      if (kind == 1) call.score.data = nullptr;
+      if (kind == 2) call.score = kfa_tensor{};
+      ASSERT_EQ(call.run_mha(getter(KFA_DEVICE_CPU), kind == 0 ? nullptr : &call.score), KFA_OK)
+          << kfa_last_error_message();
+      const Expected want = call.expected_output();
+      expect_accurate(call.output_memory.data(), want.output.data(), want.output.size());
+      EXPECT_TRUE(call.score_memory.untouched());
+    }
+  }
+}
+
+TEST(EngineKernels, TheModePinsTheMhaKernelButNotTheStandardOne) {
+  EngineCall call;
+  const auto kernel_of = [&](Route route, kfa_attention_mode mode) -> std::string {
+    const ModeScope scope(mode);
+    EXPECT_EQ(call.run(route), KFA_OK) << kfa_last_error_message();
+    return kfa_last_kernel_name();
+  };
+  for (kfa_attention_mode mode : {KFA_ATTENTION_MODE_AUTO, KFA_ATTENTION_MODE_STANDARD}) {
+    const bool flash = mode == KFA_ATTENTION_MODE_AUTO && !flash_disabled();
+    EXPECT_EQ(contains(kernel_of(Route::kMhaKernel, mode), "standard_mha"), !flash);
+    EXPECT_TRUE(contains(kernel_of(Route::kStandardMhaKernel, mode), "standard_mha"));
+  }
+  EXPECT_TRUE(
+      contains(kernel_of(Route::kStandardMhaKernel, KFA_ATTENTION_MODE_FLASH), "standard_mha"));
+}
+
+// float16 and bfloat16 hold small whole numbers exactly; with one visible key the output is its
+// value.
+TEST_P(Engine, ServesSixteenBitTensors) {
+  for (kfa_dtype dtype : {KFA_DTYPE_FP16, KFA_DTYPE_BF16}) {
+    SCOPED_TRACE(dtype);
+    const uint16_t two = 0x4000, nan = 0x7fff;  // in both types
+    std::vector<uint16_t> query(64, two), output(64, nan), key(2 * 24 * 32, nan), value = key;
+    std::fill_n(key.begin() + 24 * 32, 32, two);
+    std::fill_n(value.begin() + 24 * 32, 32, two);
+    EngineCall call;
+    call.pos = 0;
+    const auto tensor = [&](std::vector<uint16_t>& memory) {
+      return kfa_tensor{memory.data(), static_cast<int64_t>(memory.size()), dtype, KFA_DEVICE_CPU};
+    };
+    call.query = tensor(query);
+    call.key = tensor(key);
+    call.value = tensor(value);
+    call.output = tensor(output);
+    ASSERT_EQ(call.run(GetParam()), KFA_OK) << kfa_last_error_message();
+    EXPECT_EQ(output, query);
+  }
+}
+
+TEST(EngineKernels, WarmUpServesEveryDeviceThatIsThere) {
+  EXPECT_EQ(kfa_warm_up(KFA_DEVICE_CPU), KFA_OK);
+  EXPECT_EQ(kfa_warm_up(KFA_DEVICE_CPU), KFA_OK);
+  EXPECT_EQ(kfa_warm_up(KFA_DEVICE_CUDA), cuda_available() ? KFA_OK : KFA_ERROR_NO_DEVICE);
+  forget_last_error();
+  EXPECT_EQ(kfa_warm_up(99), KFA_ERROR_INVALID_ARGUMENT);
+  EXPECT_TRUE(contains(kfa_last_error_message(), "device is 99")) << kfa_last_error_message();
+}
+
+class Threads : public FreshProcess {};
+
+TEST_F(Threads, WarmUpStartsThem) {
+  const auto count = [] {
+    const auto tasks = std::filesystem::directory_iterator("/proc/self/task");
+    return std::distance(begin(tasks), end(tasks));
+  };
+  const auto run = [&] {
+    kfa_set_num_threads(1);
+    const auto before = count();
+    kfa_set_num_threads(3);
+    kfa_warm_up(KFA_DEVICE_CPU);
+    finish(count() >= before + 2 ? "started" : "not started");
+  };
+  EXPECT_EXIT(run(), testing::ExitedWithCode(0), "^started");
+}
+
+TEST(EngineKernels, AProblemRunsInTheLibrarysScratch) {
+  // Decode of a long context needs a workspace, standard MHA one for its scores.
+  constexpr int32_t kKeys = 3000;
+  Array query(4 * 16), output(4 * 16), key(kKeys * 32), value(kKeys * 32);
+  query.fill_normal(1);
+  key.fill_normal(2);
+  value.fill_normal(3);
+  kfa_attention_desc desc;
+  kfa_attention_desc_init(&desc);
+  desc.q_len = 1;
+  desc.kv_len = kKeys;
+  desc.heads = 4;
+  desc.kv_heads = 2;
+  desc.head_dim = 16;
+  desc.query.data = query.data();
+  desc.key.data = key.data();
+  desc.value.data = value.data();
+  desc.output.data = output.data();
+  const Expected want = expected(desc);
+  for (kfa_attention_mode mode : {KFA_ATTENTION_MODE_AUTO, KFA_ATTENTION_MODE_STANDARD}) {
+    desc.mode = mode;
+    output.fill_normal(4);
+    ASSERT_EQ(kfa_attention_forward_in_scratch(&desc, kKeys), KFA_OK) << kfa_last_error_message();
+    expect_accurate(output.data(), want.output.data(), want.output.size());
+  }
+  expect_refused(kfa_attention_forward_in_scratch(&desc, -1), KFA_ERROR_INVALID_ARGUMENT,
+                 {"kv_capacity is -1", "expected"});
+  expect_refused(kfa_attention_forward_in_scratch(nullptr, 0), KFA_ERROR_INVALID_ARGUMENT,
+                 {"desc", "NULL"});
+  Array workspace(64);
+  desc.workspace = workspace.data();
+  desc.workspace_size = 64 * sizeof(float);
+  expect_refused(kfa_attention_forward_in_scratch(&desc, 0), KFA_ERROR_INVALID_ARGUMENT,
+                 {"workspace is set", "expected"});
 }
 
 TEST(EngineKernels, GettersNameTheDeviceTheyLack) {
@@ -70,6 +190,9 @@ TEST(EngineKernels, GettersNameTheDeviceTheyLack) {
     forget_last_error();
     EXPECT_EQ(kfa_get_mha_kernel(device), nullptr);
     EXPECT_TRUE(contains(kfa_last_error_message(), "device is")) << kfa_last_error_message();
+    EXPECT_TRUE(contains(kfa_last_error_message(), value)) << kfa_last_error_message();
+    forget_last_error();
+    EXPECT_EQ(kfa_get_standard_mha_kernel(device), nullptr);
     EXPECT_TRUE(contains(kfa_last_error_message(), value)) << kfa_last_error_message();
   }
 }
@@ -86,20 +209,22 @@ TEST(EngineKernels, NullTensorsAreRefused) {
                                                        0, true, KFA_DEVICE_CPU, nullptr),
         KFA_ERROR_INVALID_ARGUMENT, {kFlashNames[missing], "NULL"});
   }
-  static const char* const kMhaNames[] = {"mha_out", "query", "score", "key_cache", "value_cache"};
-  for (int missing = 0; missing < 5; ++missing) {
-    const kfa_tensor* t[] = {&call.output, &call.query, &call.score, &call.key, &call.value};
-    t[missing] = nullptr;
-    expect_refused(kfa_get_mha_kernel(KFA_DEVICE_CPU)(9, 4, 1, 24, 32, 2, 16, t[0], t[1], t[2],
-                                                      t[3], t[4], KFA_DEVICE_CPU, nullptr),
-                   KFA_ERROR_INVALID_ARGUMENT, {kMhaNames[missing], "NULL"});
+  static const char* const kMhaNames[] = {"mha_out", "query", "key_cache", "value_cache"};
+  for (auto getter : {kfa_get_mha_kernel, kfa_get_standard_mha_kernel}) {
+    for (int missing = 0; missing < 4; ++missing) {
+      const kfa_tensor* t[] = {&call.output, &call.query, &call.key, &call.value};
+      t[missing] = nullptr;
+      expect_refused(getter(KFA_DEVICE_CPU)(9, 4, 1, 24, 32, 2, 16, t[0], t[1], &call.score, t[2],
+                                            t[3], KFA_DEVICE_CPU, nullptr),
+                     KFA_ERROR_INVALID_ARGUMENT, {kMhaNames[missing], "NULL"});
+    }
   }
   EXPECT_TRUE(call.snapshot() == before);
 }
 
-// Standard MHA's signature has its own names for what the others call output, key and so on.
+// MHA's signature has its own names for what the others call output, key and so on.
 std::string as_named_by(Route route, std::string message) {
-  if (route != Route::kMhaKernel) return message;
+  if (route != Route::kMhaKernel && route != Route::kStandardMhaKernel) return message;
   const std::pair<const char*, const char*> names[] = {{"output", "mha_out"},
                                                        {"key", "key_cache"},
                                                        {"value", "value_cache"},
@@ -112,7 +237,7 @@ std::string as_named_by(Route route, std::string message) {
 
 // A bad input, the routes that can carry it, and what the message must hold.
 struct BadCall {
-  enum Routes { kFlash = 1, kMha = 2, kLayer = 4, kAll = 7 };
+  enum Routes { kFlash = 1, kMha = 2 | 8, kLayer = 4, kAll = 15 };
   std::string label;
   int routes;
   std::function<void(EngineCall&)> spoil;
@@ -175,15 +300,17 @@ void add_bad_tensors(std::vector<BadCall>& list) {
     const std::string size = std::string(name) + ".size";
     const std::string dtype = std::string(name) + ".dtype";
     const std::string device = std::string(name) + ".device";
-    add("_data_null", [](kfa_tensor& t) { t.data = nullptr; },
-        {std::string(name) + ".data", "NULL"});
-    add("_size_0", [](kfa_tensor& t) { t.size = 0; }, {size, " 0", "expected"});
+    if (std::string(name) != "score") {  // which may be missing
+      add("_data_null", [](kfa_tensor& t) { t.data = nullptr; },
+          {std::string(name) + ".data", "NULL"});
+      add("_size_0", [](kfa_tensor& t) { t.size = 0; }, {size, " 0", "expected"});
+    }
     add("_size_minus_64", [](kfa_tensor& t) { t.size = -64; }, {size, "-64", "expected"});
     add("_size_overflows", [](kfa_tensor& t) { t.size = INT64_MAX; },
         {size, std::to_string(INT64_MAX)});
     add("_size_one_short", [](kfa_tensor& t) { --t.size; }, {name, ".size", "expected"});
     for (kfa_dtype value :
-         {KFA_DTYPE_UNKNOWN, KFA_DTYPE_INT8, KFA_DTYPE_INT32, KFA_DTYPE_FP16, 99}) {
+         {KFA_DTYPE_UNKNOWN, KFA_DTYPE_INT8, KFA_DTYPE_INT32, KFA_DTYPE_FP8_E4M3, 99}) {
       add(("_dtype_" + std::to_string(value)).c_str(), [value](kfa_tensor& t) { t.dtype = value; },
           {dtype, std::to_string(value), "expected"});
     }
@@ -215,6 +342,11 @@ std::vector<BadCall> bad_calls() {
   add(
       "device_cuda", BadCall::kAll, [](EngineCall& c) { c.device = KFA_DEVICE_CUDA; },
       {"device", "CUDA"}, KFA_ERROR_NO_DEVICE);
+  add("score_of_16_bits", BadCall::kMha, [](EngineCall& c) { c.score.dtype = KFA_DTYPE_FP16; },
+      {"score.dtype is 4", "expected"});
+  add(
+      "key_of_another_type", BadCall::kAll, [](EngineCall& c) { c.key.dtype = KFA_DTYPE_FP16; },
+      {"fp16", "fp32"}, KFA_ERROR_UNSUPPORTED);
   add("stream_on_cpu", BadCall::kAll, [](EngineCall& c) { c.stream = &c; }, {"stream", "NULL"});
   add("heads_not_divisible", BadCall::kFlash, [](EngineCall& c) { c.kv_head_num = 3; },
       {"head_num is 4", "kv_head_num (3)"});

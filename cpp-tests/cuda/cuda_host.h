@@ -66,6 +66,10 @@ class CudaHost {
     return forward(layer);
   }
 
+  void run_standard_mha() const {
+    const ModeScope standard(KFA_ATTENTION_MODE_STANDARD);
+    run_mha();
+  }
   void run_mha() const {
     const Model& m = host.model;
     kernel::get_mha_kernel(kCuda)(host.pos, m.head_num, host.layer_idx, m.seq_len, m.kv_dim(),

@@ -190,8 +190,9 @@ TEST_F(TestFlashAttentionCuda, StandardMha) {
       SCOPED_TRACE(testing::Message() << model << ", q_len " << q_len);
       const Host host(model, model.seq_len - 3, q_len);
       const CudaHost cuda(host, config_);
-      cuda.run_mha();
+      cuda.run_standard_mha();
       cuda.expect_output_accurate();
+      EXPECT_TRUE(contains(kfa_last_kernel_name(), "standard_mha")) << kfa_last_kernel_name();
     }
   }
 }

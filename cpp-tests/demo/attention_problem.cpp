@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/cuda.h"
+#include "kuiper_flash_attention/adapter/engine.h"
 #include "op/kernels/kernels_interfaces.h"
 
 namespace demo {
@@ -126,10 +127,14 @@ void AttentionProblem::run_flash() {
 }
 
 void AttentionProblem::run_standard(const tensor::Tensor& score_storage) {
-  kernel::get_mha_kernel(device())(
-      shape_.seq_len - 1, shape_.heads, 0, shape_.seq_len, shape_.kv_heads * shape_.head_dim,
-      shape_.heads / shape_.kv_heads, shape_.head_dim, standard_output_, query_, score_storage,
-      key_, value_, device(), config_.get());
+  // Not the engine's getter, which serves flash attention where it can.
+  using kfa_adapter::to_kfa;
+  const kfa_tensor output = to_kfa(standard_output_), query = to_kfa(query_),
+                   score = to_kfa(score_storage), key = to_kfa(key_), value = to_kfa(value_);
+  CHECK(kfa_get_standard_mha_kernel(to_kfa(device()))(
+            shape_.seq_len - 1, shape_.heads, 0, shape_.seq_len, shape_.kv_heads * shape_.head_dim,
+            shape_.heads / shape_.kv_heads, shape_.head_dim, &output, &query, &score, &key, &value,
+            to_kfa(device()), stream()) == KFA_OK);
 }
 
 AttentionError AttentionProblem::flash_against_standard() const {

@@ -28,10 +28,19 @@ inline bool cuda_available() { return kfa_get_mha_kernel(KFA_DEVICE_CUDA) != nul
 // Sets the process's attention mode while in scope.
 class ModeScope {
  public:
-  explicit ModeScope(kfa_attention_mode mode) { EXPECT_EQ(kfa_set_attention_mode(mode), KFA_OK); }
-  ~ModeScope() { kfa_set_attention_mode(KFA_ATTENTION_MODE_AUTO); }
+  explicit ModeScope(kfa_attention_mode mode) : before_(current_) { set(mode); }
+  ~ModeScope() { set(before_); }
   ModeScope(const ModeScope&) = delete;
   ModeScope& operator=(const ModeScope&) = delete;
+
+ private:
+  static void set(kfa_attention_mode mode) {
+    EXPECT_EQ(kfa_set_attention_mode(mode), KFA_OK);
+    current_ = mode;
+  }
+
+  static inline kfa_attention_mode current_ = KFA_ATTENTION_MODE_AUTO;
+  kfa_attention_mode before_;
 };
 
 // Sets the number of threads while in scope.

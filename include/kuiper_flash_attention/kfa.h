@@ -384,7 +384,8 @@ typedef struct kfa_tensor {
 } kfa_tensor;
 
 /**
- * Flash attention over the engine's tensors; see `kfa_get_flash_attention_kernel()`.
+ * Flash attention over the engine's tensors, of type float32, float16 or bfloat16; see
+ * `kfa_get_flash_attention_kernel()`.
  *
  * - `query`: `[q_len, head_num, head_size]`, flat; `q_len = query->size / (head_num * head_size)`.
  * - `key`, `value`: caches `[layer_num, seq_len, kv_head_num * head_size]`.
@@ -411,11 +412,13 @@ typedef kfa_status (*kfa_flash_attention_kernel)(const struct kfa_tensor *query,
                                                  void *stream);
 
 /**
- * Standard multi-head attention over the engine's tensors; see `kfa_get_mha_kernel()`.
+ * Multi-head attention over the engine's tensors; see `kfa_get_mha_kernel()` and
+ * `kfa_get_standard_mha_kernel()`.
  *
  * - `mha_out`, `query`: `[q_len, head_num, head_size]`, flat.
- * - `score`: score storage of at least `head_num * seq_len` elements; rows are processed as many
- *   at a time as it holds, and all at once from `head_num * q_len * seq_len`.
+ * - `score`: score storage, used by standard MHA alone: at least `head_num * seq_len` float32
+ *   elements, rows being processed as many at a time as it holds, and all at once from
+ *   `head_num * q_len * seq_len`. NULL, or a tensor without data: the library brings its own.
  * - `key_cache`, `value_cache`: `[layer_num, seq_len, kv_dim]`.
  * - `kv_mul`: query heads per key/value head.
  */
@@ -664,12 +667,47 @@ const char *kfa_last_kernel_name(void);
 kfa_flash_attention_kernel kfa_get_flash_attention_kernel(kfa_device_type device);
 
 /**
- * Returns the standard MHA kernel of a device: the baseline, with the engine's score storage.
+ * Returns the kernel that an engine calls as its MHA kernel: flash attention wherever it can serve,
+ * which leaves the score storage alone, else standard MHA in it. `kfa_set_attention_mode()` and
+ * `KFA_DISABLE_FLASH_ATTENTION=1` pin standard MHA; `kfa_last_kernel_name()` tells which ran.
  *
  * @param[in] device  where the tensors will lie.
  * @return the kernel; NULL with a message in `kfa_last_error_message()` where there is none.
  */
 kfa_mha_kernel kfa_get_mha_kernel(kfa_device_type device);
+
+/**
+ * Returns the standard MHA kernel of a device, whatever the attention mode: the baseline that flash
+ * attention is measured against.
+ *
+ * @param[in] device  where the tensors will lie.
+ * @return the kernel; NULL with a message in `kfa_last_error_message()` where there is none.
+ */
+kfa_mha_kernel kfa_get_standard_mha_kernel(kfa_device_type device);
+
+/**
+ * Computes attention as `kfa_attention_forward()` does, in working memory that the library keeps:
+ * of the calling thread on the CPU, of the stream on CUDA. It is allocated by the first call and
+ * kept, so that later calls, those inside a stream capture included, allocate nothing.
+ *
+ * @param[in] desc         the problem; its workspace is NULL.
+ * @param[in] kv_capacity  what `kv_len` may grow to in later calls, such as the cache's capacity,
+ *                         or 0; lets the first call allocate for all of them.
+ *
+ * # Safety
+ * As for `kfa_attention_forward()`.
+ */
+kfa_status kfa_attention_forward_in_scratch(const struct kfa_attention_desc *desc,
+                                            int32_t kv_capacity);
+
+/**
+ * Does ahead of time what the first call on a device would take longer for: starts the threads of
+ * the CPU, or loads the kernels into the current CUDA device (some milliseconds), or into the first
+ * one where none is current. Optional, and again cheap; call it where the model is loaded.
+ *
+ * @param[in] device  where the tensors will lie.
+ */
+kfa_status kfa_warm_up(kfa_device_type device);
 
 /**
  * Creates a layer with the arguments of the engine's `op::FlashAttention`.
@@ -812,7 +850,7 @@ void kfa_set_log_callback(kfa_log_callback callback, void *user);
 /**
  * Sets which kernels serve calls whose own mode is automatic; the default is
  * `KFA_ATTENTION_MODE_AUTO`. The environment variable `KFA_DISABLE_FLASH_ATTENTION=1` takes flash
- * away from every mode. `kfa_get_mha_kernel()` is not affected.
+ * away from every mode. `kfa_get_standard_mha_kernel()` is not affected.
  */
 kfa_status kfa_set_attention_mode(kfa_attention_mode mode);
 

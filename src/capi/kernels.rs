@@ -187,3 +187,13 @@ pub unsafe extern "C" fn kfa_attention_forward_in_scratch(
         run_in_scratch(problem, kv_capacity as usize)
     })
 }
+
+/// Does ahead of time what the first call on a device would take longer for: starts the threads of
+/// the CPU, or loads the kernels into the current CUDA device (some milliseconds), or into the first
+/// one where none is current. Optional, and again cheap; call it where the model is loaded.
+///
+/// @param[in] device  where the tensors will lie.
+#[unsafe(no_mangle)]
+pub extern "C" fn kfa_warm_up(device: kfa_device_type) -> kfa_status {
+    boundary(|| dispatch::warm_up(Device::from_c(device, "device")?))
+}

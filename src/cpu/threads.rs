@@ -55,6 +55,15 @@ pub fn set_count(count: usize) -> Result<()> {
     Ok(())
 }
 
+/// Starts the helpers that calls would start on first use.
+pub fn start() {
+    let threads = threads();
+    if threads.count > 1 {
+        threads.team();
+        threads.pool();
+    }
+}
+
 fn threads() -> Arc<Threads> {
     THREADS.load_full().unwrap_or_else(|| {
         let fresh = Arc::new(Threads {

@@ -44,6 +44,10 @@ pub fn merge(_: &Merge, _: *mut c_void) -> Result<()> {
     available()
 }
 
+pub fn warm_up() -> Result<()> {
+    available()
+}
+
 pub fn summary() -> String {
     "cuda: not built (the cuda feature is off)".to_owned()
 }

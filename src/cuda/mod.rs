@@ -113,6 +113,12 @@ pub fn available() -> Result<()> {
     driver::probe()
 }
 
+/// Loads what a first call would have to.
+pub fn warm_up() -> Result<()> {
+    built()?;
+    driver::load_all()
+}
+
 /// For `kfa_build_info`; asks no driver.
 pub fn summary() -> String {
     match MISSING {

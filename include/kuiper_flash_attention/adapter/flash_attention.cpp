@@ -1,120 +1,38 @@
-// The engine's attention layer and kernels, served by KuiperFlashAttention's C API.
+// The engine's flash attention layer and kernel, served by KuiperFlashAttention's C API.
 // SPDX-License-Identifier: MIT OR Apache-2.0
 //
-// Compile this file into the engine, once (the CMake target KuiperFlashAttention::kuiper does), with
-// the engine's public headers on the include path. Define a macro to leave out what the engine
-// goes on defining itself:
+// For engines whose op/flash_attention.h declares op::FlashAttention, and for those that have no
+// such header and take the one in this folder. kuiper_flash_attention_adopt() compiles this file
+// into the engine, beside mha_kernel.cpp; macros change what it defines:
 //
-//   KFA_ADAPTER_NO_LAYER          the members of op::FlashAttention
-//   KFA_ADAPTER_NO_FLASH_KERNEL   kernel::flash_attention_kernel, for both devices
-//   KFA_ADAPTER_NO_MHA_KERNEL     kernel::mha_kernel, for the CPU
-//   KFA_ADAPTER_NO_MHA_KERNEL_CU  kernel::mha_kernel_cu, for CUDA
-
-// Angle brackets, because quotes would find the op/ beside this file before the engine's own.
-#include <base/base.h>
-#include <base/cuda_config.h>
-#include <kuiper_flash_attention/kfa.h>
-#include <tensor/tensor.h>
+//   KFA_ADAPTER_WARM_UP          the layer's constructor calls kfa_warm_up()
+//   KFA_ADAPTER_NO_LAYER         leaves out the members of op::FlashAttention
+//   KFA_ADAPTER_NO_FLASH_KERNEL  leaves out kernel::flash_attention_kernel, for both devices
+#include <kuiper_flash_attention/adapter/engine.h>
 #ifndef KFA_ADAPTER_NO_LAYER
 #include <op/flash_attention.h>
 #include <op/layer.h>
+
+#include <cmath>
 #endif
 
-#include <algorithm>
-#include <cmath>
-#include <cstdint>
-#include <iostream>
-#include <mutex>
-#include <set>
-#include <string>
-
-// Engines that keep some of the kernels leave some of these helpers unused.
+#if !defined(KFA_ADAPTER_NO_LAYER) || !defined(KFA_ADAPTER_NO_FLASH_KERNEL)
 namespace {
-// The engine passes outputs as const, too; this is the one place that takes it away.
-[[maybe_unused]] kfa_tensor to_kfa(const tensor::Tensor& tensor) {
-  kfa_tensor out{};
-  out.data = const_cast<float*>(tensor.ptr<float>());
-  out.size = static_cast<int64_t>(tensor.size());
-  out.dtype = static_cast<kfa_dtype>(tensor.data_type());
-  out.device = static_cast<kfa_device_type>(tensor.device_type());
-  return out;
-}
-
-[[maybe_unused]] base::Status to_status(kfa_status status) {
-  if (status == KFA_OK) return base::error::Success();
-  if (status == KFA_ERROR_INVALID_ARGUMENT) {
-    return base::error::InvalidArgument(kfa_last_error_message());
-  }
-  return base::error::InternalError(std::string(kfa_last_error_message()) + " (" +
-                                    kfa_status_name(status) + ")");
-}
-
-// Why a kernel getter gave none: the device does not exist, or not in this build or machine.
-[[maybe_unused]] base::Status no_kernel(base::DeviceType device_type) {
-  if (device_type == base::DeviceType::kDeviceUnknown) {
-    return base::error::InvalidArgument(kfa_last_error_message());
-  }
-  return base::error::InternalError(kfa_last_error_message());
-}
-
-// The CPU has no stream, whatever the engine's configuration holds.
-[[maybe_unused]] void* stream_of(base::DeviceType device_type, const kernel::CudaConfig* config) {
-  const bool has_stream = device_type == base::DeviceType::kDeviceCUDA && config;
-  return has_stream ? static_cast<void*>(config->stream) : nullptr;
-}
-
-[[maybe_unused]] base::Status run_flash(const tensor::Tensor& query, const tensor::Tensor& key,
-                                        const tensor::Tensor& value, const tensor::Tensor& output,
-                                        int32_t head_num, int32_t kv_head_num, int32_t head_size,
-                                        int32_t seq_len, int32_t pos, int32_t layer_idx,
-                                        float softmax_scale, bool is_causal,
-                                        base::DeviceType device_type,
-                                        const kernel::CudaConfig* config) {
-  const auto device = static_cast<kfa_device_type>(device_type);
+base::Status run_flash(const tensor::Tensor& query, const tensor::Tensor& key,
+                       const tensor::Tensor& value, const tensor::Tensor& output, int32_t head_num,
+                       int32_t kv_head_num, int32_t head_size, int32_t seq_len, int32_t pos,
+                       int32_t layer_idx, float softmax_scale, bool is_causal,
+                       base::DeviceType device_type, const kernel::CudaConfig* config) {
+  using namespace kfa_adapter;
+  const kfa_device_type device = to_kfa(device_type);
   const kfa_flash_attention_kernel run = kfa_get_flash_attention_kernel(device);
-  if (!run) return no_kernel(device_type);
+  if (!run) return no_kernel(device);
   const kfa_tensor q = to_kfa(query), k = to_kfa(key), v = to_kfa(value), out = to_kfa(output);
   return to_status(run(&q, &k, &v, &out, head_num, kv_head_num, head_size, seq_len, pos, layer_idx,
-                       softmax_scale, is_causal, device, stream_of(device_type, config)));
-}
-
-[[maybe_unused]] base::Status run_mha(int32_t pos, int32_t head_num, int32_t layer_index,
-                                      int32_t seq_len, int32_t kv_dim, int32_t kv_mul,
-                                      int32_t head_size, const tensor::Tensor& mha_out,
-                                      const tensor::Tensor& query, const tensor::Tensor& score,
-                                      const tensor::Tensor& key_cache,
-                                      const tensor::Tensor& value_cache,
-                                      base::DeviceType device_type,
-                                      const kernel::CudaConfig* config) {
-  const auto device = static_cast<kfa_device_type>(device_type);
-  const kfa_mha_kernel run = kfa_get_mha_kernel(device);
-  if (!run) return no_kernel(device_type);
-  const kfa_tensor out = to_kfa(mha_out), q = to_kfa(query), s = to_kfa(score),
-                   k = to_kfa(key_cache), v = to_kfa(value_cache);
-  return to_status(run(pos, head_num, layer_index, seq_len, kv_dim, kv_mul, head_size, &out, &q, &s,
-                       &k, &v, device, stream_of(device_type, config)));
-}
-
-// Logs what a void kernel cannot return. A kind of failure (its message without the numbers) is
-// logged once: generation would repeat it for every layer and token.
-[[maybe_unused]] void report(const char* kernel, base::Status status) {
-  if (status) return;
-  const std::string message = std::string(kernel) + ": " + status.get_err_msg();
-  std::string kind = message;
-  kind.erase(std::remove_if(kind.begin(), kind.end(),
-                            [](char c) { return (c >= '0' && c <= '9') || c == '-'; }),
-             kind.end());
-  static std::mutex mutex;
-  static std::set<std::string> reported;
-  const std::lock_guard<std::mutex> lock(mutex);
-  if (!reported.insert(kind).second) return;
-#ifdef LOG
-  LOG(ERROR) << message;
-#else
-  std::cerr << message << std::endl;
-#endif
+                       softmax_scale, is_causal, device, stream_of(device, config)));
 }
 }  // namespace
+#endif
 
 #ifndef KFA_ADAPTER_NO_LAYER
 namespace op {
@@ -137,6 +55,11 @@ FlashAttention::FlashAttention(base::DeviceType device_type, int32_t layer_index
   is_causal_ = true;
   reset_input_size(3);
   reset_output_size(1);
+#ifdef KFA_ADAPTER_WARM_UP
+  if (kfa_warm_up(kfa_adapter::to_kfa(device_type)) != KFA_OK) {
+    kfa_adapter::report_failure("FlashAttention", kfa_last_error_message());
+  }
+#endif
 }
 
 void FlashAttention::set_pos(int32_t pos) { pos_ = pos; }
@@ -190,33 +113,12 @@ void flash_attention_kernel(const tensor::Tensor& query, const tensor::Tensor& k
                             int32_t head_num, int32_t kv_head_num, int32_t head_size,
                             int32_t seq_len, int32_t pos, int32_t layer_idx, float softmax_scale,
                             bool is_causal, base::DeviceType device_type, CudaConfig* config) {
-  report("flash_attention_kernel",
-         run_flash(query, key, value, output, head_num, kv_head_num, head_size, seq_len, pos,
-                   layer_idx, softmax_scale, is_causal, device_type, config));
-}
-#endif
-
-#ifndef KFA_ADAPTER_NO_MHA_KERNEL
-void mha_kernel(int32_t pos, int32_t head_num, int32_t layer_index, int32_t seq_len, int32_t kv_dim,
-                int32_t kv_mul, int32_t head_size, const tensor::Tensor& mha_out,
-                const tensor::Tensor& query, const tensor::Tensor& score,
-                const tensor::Tensor& key_cache, const tensor::Tensor& value_cache,
-                base::DeviceType device_type, CudaConfig* config) {
-  report("mha_kernel", run_mha(pos, head_num, layer_index, seq_len, kv_dim, kv_mul, head_size,
-                               mha_out, query, score, key_cache, value_cache, device_type, config));
-}
-#endif
-
-#ifndef KFA_ADAPTER_NO_MHA_KERNEL_CU
-void mha_kernel_cu(int32_t pos, int32_t head_num, int32_t layer_index, int32_t seq_len,
-                   int32_t kv_dim, int32_t kv_mul, int32_t head_size,
-                   const tensor::Tensor& mha_out, const tensor::Tensor& query,
-                   const tensor::Tensor& score, const tensor::Tensor& key_cache,
-                   const tensor::Tensor& value_cache, base::DeviceType device_type,
-                   CudaConfig* config) {
-  report("mha_kernel_cu",
-         run_mha(pos, head_num, layer_index, seq_len, kv_dim, kv_mul, head_size, mha_out, query,
-                 score, key_cache, value_cache, device_type, config));
+  static std::atomic<bool> told{false};
+  kfa_adapter::report(
+      "flash_attention_kernel",
+      run_flash(query, key, value, output, head_num, kv_head_num, head_size, seq_len, pos,
+                layer_idx, softmax_scale, is_causal, device_type, config),
+      told);
 }
 #endif
 }  // namespace kernel

@@ -1,7 +1,7 @@
 //! The contexts that work runs in, and the code that is loaded into each.
 
 use super::place::{Pointer, locate, pointers_of};
-use super::probe::{Device, driver};
+use super::probe::{Device, driver, has};
 use super::result::check;
 use crate::cuda::modules::{MODULES, Module};
 use crate::error::{Error, Result};
@@ -233,4 +233,44 @@ pub fn load(device: &'static Device, modules: &[&str]) -> Result<()> {
     let (context, _pushed) = make_current(device)?;
     let _guard = loading();
     modules.iter().try_for_each(|name| context.module(name).map(drop))
+}
+
+/// Loads every kernel that the current device, or else the first, can run.
+pub fn load_all() -> Result<()> {
+    let device = device_of(&[], None)?;
+    let (context, _pushed) = make_current(device)?;
+    let _guard = loading();
+    for module in MODULES.iter().filter(|module| module.runs_on(device.caps().capability)) {
+        let handle = context.module(module.name)?;
+        check(load_functions(handle), &format!("loading the kernels of {}", module.name))?;
+    }
+    Ok(())
+}
+
+/// Has a driver that loads lazily load a module's kernels now, if it knows how to (CUDA 12.4).
+fn load_functions(module: sys::CUmodule) -> sys::CUresult {
+    use sys::CUresult::CUDA_SUCCESS;
+    if !["cuModuleGetFunctionCount", "cuModuleEnumerateFunctions", "cuFuncLoad"]
+        .map(has)
+        .iter()
+        .all(|known| *known)
+    {
+        return CUDA_SUCCESS;
+    }
+    let mut count = 0;
+    // SAFETY: the module is loaded in the current context; the calls write the count and as many
+    // handles as it says.
+    relaxed(|| unsafe {
+        let mut result = sys::cuModuleGetFunctionCount(&mut count, module);
+        let mut functions = vec![null_mut(); count as usize];
+        if result == CUDA_SUCCESS {
+            result = sys::cuModuleEnumerateFunctions(functions.as_mut_ptr(), count, module);
+        }
+        for function in functions {
+            if result == CUDA_SUCCESS {
+                result = sys::cuFuncLoad(function);
+            }
+        }
+        result
+    })
 }

@@ -17,7 +17,7 @@ mod result;
 mod scratch;
 mod tensor_map;
 
-pub use context::{load, planned_device};
+pub use context::{load, load_all, planned_device};
 pub use launch::{Gpu, Kernel, KernelParam, Launch, enter, enter_with};
 pub use probe::probe;
 pub use scratch::Scratch;

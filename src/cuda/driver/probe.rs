@@ -121,7 +121,7 @@ fn start() -> std::result::Result<Driver, String> {
 }
 
 /// Whether the driver exports a function.
-fn has(name: &str) -> bool {
+pub(super) fn has(name: &str) -> bool {
     // SAFETY: the symbol is looked up, not called.
     unsafe { sys::culib().get::<unsafe extern "C" fn()>(name.as_bytes()) }.is_ok()
 }
