@@ -147,12 +147,12 @@ def flex_cases():
                     (k <= q + 4) & (k // 5 == (q + 4) // 5))
     yield flex_case(Case("flex starts", kv_starts=[3, 0]), see=lambda b, h, q, k:
                     (k <= q + 4) & (k >= 3 - 3 * b))
-    yield flex_case(Case("flex spans", q_len=7, spans=[[0, 1, 4], [1, 3, 7]]),
+    ends = [0, 4, 4, 4, 0, 0, 0, 0, 0, 0, 7, 7, 7, 7]
+    yield flex_case(Case("flex spans", q_len=7, span_ends=ends),
                     see=lambda b, h, q, k: (k <= q)
                     | (b == 0) & (1 <= q) & (q < 4) & (k < 4)
                     | (b == 1) & (3 <= q) & (q < 7) & (k < 7))
-    yield flex_case(Case("flex spans in a window", q_len=7, window=2,
-                         spans=[[0, 1, 4], [1, 3, 7]]),
+    yield flex_case(Case("flex spans in a window", q_len=7, window=2, span_ends=ends),
                     see=lambda b, h, q, k: (k > q - 2) & ((k <= q)
                     | (b == 0) & (1 <= q) & (q < 4) & (k < 4)
                     | (b == 1) & (3 <= q) & (q < 7) & (k < 7)))

@@ -44,8 +44,9 @@ pub struct Attention<'a> {
     pub window_right: Option<usize>,
     /// Only keys with the same `key / chunk` as the row's position; 0 is off.
     pub chunk: usize,
-    /// `[sequence, first, end)`: rows at positions in the range see all of it although causal.
-    pub spans: &'a [[usize; 3]],
+    /// The end of the keys that a row sees although causal, `[batch, q_len]` or packed like the
+    /// queries; 0 for rows of no span.
+    pub span_ends: Option<&'a [i32]>,
 
     /// Rows, keys and the first valid key of each sequence.
     pub q_lens: Option<&'a [i32]>,

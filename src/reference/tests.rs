@@ -87,15 +87,16 @@ fn a_chunk_holds_keys_of_the_rows_own_chunk() {
 #[test]
 fn a_span_is_seen_whole_by_its_rows_within_their_window() {
     let line = Line::new(6);
-    let attention = Attention { spans: &[[0, 2, 5]], ..line.attention(6) };
+    let attention = Attention { span_ends: Some(&[0, 0, 5, 5, 5, 0]), ..line.attention(6) };
     assert_eq!(ranges(&attention), [(0, 1), (0, 2), (0, 5), (0, 5), (0, 5), (0, 6)]);
     let window = Attention { window: 2, ..attention };
     assert_eq!(ranges(&window), [(0, 1), (0, 2), (1, 5), (2, 5), (3, 5), (4, 6)]);
-    let another = Attention { spans: &[[1, 2, 5]], ..attention };
-    assert_eq!(ranges(&another)[2], (0, 3));
-    // A span never shows keys that the sequence does not have.
-    let long = Attention { spans: &[[0, 2, 50]], ..attention };
-    assert_eq!(ranges(&long)[2], (0, 6));
+    // Only if its end is beyond the row, and never keys that the sequence does not have.
+    let ends = [0, 0, 2, 50, 0, 0];
+    assert_eq!(ranges(&Attention { span_ends: Some(&ends), ..attention })[2..4], [(0, 3), (0, 6)]);
+    let second = Attention { batch: 2, span_ends: Some(&[0, 0, 6, 0]), ..line.attention(2) };
+    assert_eq!(second.visible(&second.sequence(0), 0), 0..5);
+    assert_eq!(second.visible(&second.sequence(1), 0), 0..6);
 }
 
 #[test]

@@ -73,10 +73,14 @@ impl Attention<'_> {
         let mut end = sequence.kv_len as i64;
         if self.causal != Causal::None {
             // An image's rows see the whole image.
-            let span = self.spans.iter().filter(|[batch, from, to]| {
-                *batch == sequence.batch && (*from as i64..*to as i64).contains(&position)
+            let span_end = self.span_ends.map_or(0, |ends| {
+                let first = match self.query_offsets {
+                    Some(_) => sequence.first_query,
+                    None => sequence.batch * self.q_len,
+                };
+                i64::from(ends[first + row])
             });
-            end = end.min(span.map(|[.., to]| *to as i64).fold(position + 1, i64::max));
+            end = end.min(span_end.max(position + 1));
         } else if let Some(right) = self.window_right {
             end = end.min(position + right as i64 + 1);
         }

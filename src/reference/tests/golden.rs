@@ -68,12 +68,7 @@ fn check(case: &Value) {
     };
     let (slopes, sinks) = (single("alibi_slopes"), single("sinks"));
     let (kv_lens, kv_starts) = (integers("kv_lens"), integers("kv_starts"));
-    let spans: Vec<[usize; 3]> = match &case["spans"] {
-        Value::Array(spans) => {
-            spans.iter().map(|span| [0, 1, 2].map(|i| span[i].as_u64().unwrap() as usize)).collect()
-        }
-        _ => vec![],
-    };
+    let span_ends = integers("span_ends");
     let mask = &case["mask"];
     let (numbers, bytes): (Vec<f32>, Vec<u8>) = floats(&mask["data"])
         .unwrap_or_default()
@@ -105,7 +100,7 @@ fn check(case: &Value) {
         window: of("window"),
         window_right: case["window_right"].as_u64().map(|keys| keys as usize),
         chunk: of("chunk"),
-        spans: &spans,
+        span_ends: span_ends.as_deref(),
         kv_lens: kv_lens.as_deref(),
         kv_starts: kv_starts.as_deref(),
         alibi_slopes: slopes.as_deref().map(|slopes| (slopes, 0)),
