@@ -15,6 +15,7 @@
 #include "common/cluster.cuh"
 #include "common/copy.cuh"
 #include "common/dtype.cuh"
+#include "common/listed.cuh"
 #include "params.h"
 
 namespace kfa::decode {
@@ -184,7 +185,6 @@ struct State {
 };
 
 /// Shared memory of a block: rings (later states) of the warps, queries, limits, what cluster peers send.
-/// Mirrored by `shared_bytes` in src/cuda/flash_decode.rs.
 template <class Core>
 struct Layout {
   using Keys = typename Core::Keys;
@@ -449,3 +449,15 @@ __device__ __forceinline__ void run(const KfaAttentionParams& p) {
 }
 
 }  // namespace kfa::decode
+
+/// A kernel of flash_decode.list; rR: query rows that share a KV head, per block.
+#define KFA_FLASH_DECODE(types, Core, T, dim, rows, keys, warp, block, peer)                      \
+  extern "C" __global__ void __launch_bounds__(32 * kfa::decode::MAX_WARPS)                       \
+      kfa_flash_decode_##types##_d##dim##_r##rows(const __grid_constant__ KfaAttentionParams p) { \
+    using Tile = kfa::decode::Core<T, dim, rows, keys>;                                           \
+    using Sizes = kfa::decode::Layout<Tile>;                                                      \
+    static_assert(kfa::Listed<Sizes::WARP, warp>::OK);                                            \
+    static_assert(kfa::Listed<Sizes::QUERY + Sizes::LIMITS, block>::OK);                          \
+    static_assert(kfa::Listed<Sizes::INBOX, peer>::OK);                                           \
+    kfa::decode::run<Tile>(p);                                                                    \
+  }

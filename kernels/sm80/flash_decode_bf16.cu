@@ -1,11 +1,4 @@
 #include "flash_decode_mma.cuh"
 
-KFA_FLASH_DECODE_MMA(bf16_bf16, __nv_bfloat16, 64, 8)
-KFA_FLASH_DECODE_MMA(bf16_bf16, __nv_bfloat16, 64, 32)
-KFA_FLASH_DECODE_MMA(bf16_bf16, __nv_bfloat16, 96, 8)
-KFA_FLASH_DECODE_MMA(bf16_bf16, __nv_bfloat16, 96, 32)
-KFA_FLASH_DECODE_MMA(bf16_bf16, __nv_bfloat16, 128, 8)
-KFA_FLASH_DECODE_MMA(bf16_bf16, __nv_bfloat16, 128, 32)
-KFA_FLASH_DECODE_MMA(bf16_bf16, __nv_bfloat16, 256, 8)
-KFA_FLASH_DECODE_MMA(bf16_bf16, __nv_bfloat16, 256, 16)
-KFA_FLASH_DECODE_MMA(bf16_bf16, __nv_bfloat16, 512, 8)
+#define KFA_DECODE_HALF(...) KFA_FLASH_DECODE(bf16_bf16, MmaCore, __nv_bfloat16, __VA_ARGS__)
+#include "flash_decode.list"

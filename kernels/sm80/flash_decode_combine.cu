@@ -6,8 +6,10 @@ namespace {
 
 /// Each column of a row is summed by this many threads, each over every GROUPS-th part, so that the
 /// sums of up to 32 parts are all asked for at once.
-constexpr int GROUPS = 4;
-constexpr int MAX_COLUMNS = 128;
+#define KFA_DECODE_COMBINE(groups, columns) \
+  constexpr int GROUPS = groups;            \
+  constexpr int MAX_COLUMNS = columns;
+#include "flash_decode.list"
 constexpr int BATCH = 32 / GROUPS;
 
 /// `splits` here counts the parts per row. Block: head_dim threads in whole warps, up to the

@@ -1,11 +1,4 @@
 #include "flash_decode_mma.cuh"
 
-KFA_FLASH_DECODE_MMA(f16_f16, __half, 64, 8)
-KFA_FLASH_DECODE_MMA(f16_f16, __half, 64, 32)
-KFA_FLASH_DECODE_MMA(f16_f16, __half, 96, 8)
-KFA_FLASH_DECODE_MMA(f16_f16, __half, 96, 32)
-KFA_FLASH_DECODE_MMA(f16_f16, __half, 128, 8)
-KFA_FLASH_DECODE_MMA(f16_f16, __half, 128, 32)
-KFA_FLASH_DECODE_MMA(f16_f16, __half, 256, 8)
-KFA_FLASH_DECODE_MMA(f16_f16, __half, 256, 16)
-KFA_FLASH_DECODE_MMA(f16_f16, __half, 512, 8)
+#define KFA_DECODE_HALF(...) KFA_FLASH_DECODE(f16_f16, MmaCore, __half, __VA_ARGS__)
+#include "flash_decode.list"

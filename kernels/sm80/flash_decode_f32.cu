@@ -1,13 +1,4 @@
 #include "flash_decode_fma.cuh"
 
-KFA_FLASH_DECODE_FMA(f32_f32, float, 64, 1)
-KFA_FLASH_DECODE_FMA(f32_f32, float, 64, 4)
-KFA_FLASH_DECODE_FMA(f32_f32, float, 64, 8)
-KFA_FLASH_DECODE_FMA(f32_f32, float, 128, 1)
-KFA_FLASH_DECODE_FMA(f32_f32, float, 128, 4)
-KFA_FLASH_DECODE_FMA(f32_f32, float, 128, 8)
-KFA_FLASH_DECODE_FMA(f32_f32, float, 256, 1)
-KFA_FLASH_DECODE_FMA(f32_f32, float, 256, 4)
-KFA_FLASH_DECODE_FMA(f32_f32, float, 256, 8)
-KFA_FLASH_DECODE_FMA(f32_f32, float, 512, 1)
-KFA_FLASH_DECODE_FMA(f32_f32, float, 512, 4)
+#define KFA_DECODE_F32(...) KFA_FLASH_DECODE(f32_f32, FmaCore, float, __VA_ARGS__)
+#include "flash_decode.list"

@@ -15,8 +15,8 @@ constexpr int power_of_two(int x) {
   return power;
 }
 
-/// Up to `ROWS_` query rows of up to `DIM` elements against keys of type `T`.
-template <class T, int DIM_, int ROWS_>
+/// Up to `ROWS` query rows of up to `DIM` elements against keys of type `T`.
+template <class T, int DIM_, int ROWS_, int KEYS_>
 struct FmaCore {
   using Query = float;
   using Output = float;
@@ -29,12 +29,10 @@ struct FmaCore {
   static constexpr int KEY_GROUPS = 32 / G;
   static constexpr int CHUNKS = DIM / VECTOR / G;
   static constexpr int COLUMNS = CHUNKS * VECTOR;
-  /// Tiles of 4 KB, if a lane can hold their scores.
-  static constexpr int KEYS_OF_4K = 4096 / (DIM * sizeof(T));
-  static constexpr int KEYS_OF_SCORES = KEY_GROUPS * 32 / ROWS;
-  static constexpr int KEYS_FEWEST = KEYS_OF_4K < KEYS_OF_SCORES ? KEYS_OF_4K : KEYS_OF_SCORES;
-  static constexpr int KEYS = KEYS_FEWEST > KEY_GROUPS ? KEYS_FEWEST : KEY_GROUPS;
+  /// About 4 KB, if a lane can hold their scores.
+  static constexpr int KEYS = KEYS_;
   static constexpr int LANE_KEYS = KEYS / KEY_GROUPS;
+  static_assert(KEYS % KEY_GROUPS == 0, "lanes share the keys evenly");
   static constexpr int QUERY_PITCH = DIM;
   using Keys = Stream<T, DIM, KEYS>;
   using StateView = State<ROWS, DIM>;
@@ -216,10 +214,3 @@ struct FmaCore {
 };
 
 }  // namespace kfa::decode
-
-/// rR: query rows that share a KV head, per block.
-#define KFA_FLASH_DECODE_FMA(type, T, dim, rows)                                          \
-  extern "C" __global__ void __launch_bounds__(32 * kfa::decode::MAX_WARPS)               \
-      kfa_flash_decode_##type##_d##dim##_r##rows(const __grid_constant__ KfaAttentionParams p) { \
-    kfa::decode::run<kfa::decode::FmaCore<T, dim, rows>>(p);                              \
-  }

@@ -17,14 +17,16 @@ __device__ __forceinline__ uint32_t transpose(uint32_t matrix) {
   return to;
 }
 
-/// `TILES` x 8 query rows of up to `DIM` elements.
-template <class T, int DIM_, int TILES>
+/// Up to `ROWS` query rows of up to `DIM` elements.
+template <class T, int DIM_, int ROWS_, int KEYS_>
 struct MmaCore {
   using Query = T;
   using Output = T;
   static constexpr int DIM = DIM_;
-  static constexpr int ROWS = 8 * TILES;
-  static constexpr int KEYS = 16;
+  static constexpr int ROWS = ROWS_;
+  static constexpr int TILES = ROWS / 8;
+  static constexpr int KEYS = KEYS_;
+  static_assert(ROWS % 8 == 0 && KEYS == 16, "the shape of the matrix instruction");
   static constexpr int QUERY_PITCH = DIM + 8;
   using Keys = Stream<T, DIM, KEYS>;
   using StateView = State<ROWS, DIM>;
@@ -209,10 +211,3 @@ struct MmaCore {
 };
 
 }  // namespace kfa::decode
-
-/// rR: query rows that share a KV head, per block.
-#define KFA_FLASH_DECODE_MMA(type, T, dim, rows)                                          \
-  extern "C" __global__ void __launch_bounds__(32 * kfa::decode::MAX_WARPS)               \
-      kfa_flash_decode_##type##_d##dim##_r##rows(const __grid_constant__ KfaAttentionParams p) { \
-    kfa::decode::run<kfa::decode::MmaCore<T, dim, rows / 8>>(p);                          \
-  }

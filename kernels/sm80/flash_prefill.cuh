@@ -4,29 +4,31 @@
 #include <type_traits>
 
 #include "common/copy.cuh"
+#include "common/listed.cuh"
 #include "common/mma.cuh"
 #include "params.h"
 #include "sm80/prefill_rows.cuh"
 
 namespace kfa {
 
-/// How a block is cut. `ATOMS` matrix rows of 16 per warp; `STAGES` of keys and values in shared
-/// memory; src/cuda/arch/sm80.rs knows the same numbers for the launch.
-template <int HEAD_DIM_, int KEYS_, int WARPS_, int ATOMS_, int STAGES_, int BLOCKS_>
+/// How a block is cut: a line of flash_prefill.list.
+template <int HEAD_DIM_, int ROWS_, int THREADS_, int SHARED, int KEYS_, int STAGES_, int BLOCKS_>
 struct PrefillShape {
   static constexpr int HEAD_DIM = HEAD_DIM_;
+  static constexpr int ROWS = ROWS_;
+  static constexpr int THREADS = THREADS_;
   static constexpr int KEYS = KEYS_;
-  static constexpr int WARPS = WARPS_;
-  static constexpr int ATOMS = ATOMS_;
+  /// Of keys and values in shared memory.
   static constexpr int STAGES = STAGES_;
   /// Blocks that should share a multiprocessor.
   static constexpr int BLOCKS = BLOCKS_;
-  static constexpr int THREADS = WARPS * 32;
-  static constexpr int WARP_ROWS = ATOMS * 16;
-  static constexpr int ROWS = WARPS * WARP_ROWS;
+  static constexpr int WARP_ROWS = ROWS / (THREADS / 32);
+  /// Matrix rows of 16 per warp.
+  static constexpr int ATOMS = WARP_ROWS / 16;
   using QueryTile = SharedTile<ROWS, HEAD_DIM>;
   using KeyTile = SharedTile<KEYS, HEAD_DIM>;
-  static constexpr int SHARED_BYTES = QueryTile::BYTES + 2 * STAGES * KeyTile::BYTES;
+  static_assert(ATOMS * 16 * (THREADS / 32) == ROWS, "warps share the rows evenly");
+  static_assert(Listed<QueryTile::BYTES + 2 * STAGES * KeyTile::BYTES, SHARED>::OK);
 };
 
 /// A row's maximum is followed only when it grows by more than this (in powers of two): weights then

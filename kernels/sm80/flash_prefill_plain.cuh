@@ -3,23 +3,25 @@
 // small), and what they are tested by.
 #pragma once
 
+#include "common/listed.cuh"
 #include "params.h"
 #include "sm80/prefill_rows.cuh"
 
 namespace kfa {
 
-/// 256 threads as 16 x 16: thread (y, x) owns rows y + 16 i, keys x + 16 j and columns
-/// 4 x + 64 c .. of them; the 16 threads of a row share a warp.
-template <int HEAD_DIM_, int ROWS_, int KEYS_>
+/// How a block is cut: a line of flash_prefill.list. 256 threads as 16 x 16: thread (y, x) owns rows
+/// y + 16 i, keys x + 16 j and columns 4 x + 64 c .. of them; the 16 threads of a row share a warp.
+template <int HEAD_DIM_, int ROWS_, int THREADS_, int SHARED, int KEYS_>
 struct PlainShape {
   static constexpr int HEAD_DIM = HEAD_DIM_;
   static constexpr int ROWS = ROWS_;
   static constexpr int KEYS = KEYS_;
-  static constexpr int THREADS = 256;
+  static constexpr int THREADS = THREADS_;
+  static_assert(THREADS == 256 && ROWS % 16 == 0 && KEYS % 16 == 0, "16 x 16 threads");
   /// A step of four floats between rows keeps their 16-byte reads in distinct banks.
   static constexpr int STRIDE = HEAD_DIM + 4;
   static constexpr int WEIGHT_STRIDE = KEYS + 1;
-  static constexpr int SHARED_BYTES = 4 * ((ROWS + KEYS) * STRIDE + ROWS * WEIGHT_STRIDE);
+  static_assert(Listed<4 * ((ROWS + KEYS) * STRIDE + ROWS * WEIGHT_STRIDE), SHARED>::OK);
 };
 
 /// `T` of queries and output, `S` of keys and values.

@@ -5,26 +5,29 @@
 #include <type_traits>
 
 #include "common/copy.cuh"
+#include "common/listed.cuh"
 #include "common/mma.cuh"
 #include "params.h"
 #include "sm80/prefill_rows.cuh"
 
 namespace kfa {
 
-template <int HEAD_DIM_, int KEYS_, int WARPS_, int ATOMS_, int BLOCKS_>
+/// How a block is cut: a line of flash_prefill.list.
+template <int HEAD_DIM_, int ROWS_, int THREADS_, int SHARED, int KEYS_, int BLOCKS_>
 struct SplitShape {
   static constexpr int HEAD_DIM = HEAD_DIM_;
+  static constexpr int ROWS = ROWS_;
+  static constexpr int THREADS = THREADS_;
   static constexpr int KEYS = KEYS_;
-  static constexpr int ATOMS = ATOMS_;
   static constexpr int BLOCKS = BLOCKS_;
-  static constexpr int THREADS = WARPS_ * 32;
-  static constexpr int WARP_ROWS = ATOMS * 16;
-  static constexpr int ROWS = WARPS_ * WARP_ROWS;
+  static constexpr int WARP_ROWS = ROWS / (THREADS / 32);
+  static constexpr int ATOMS = WARP_ROWS / 16;
   using QueryTile = SharedTile<ROWS, HEAD_DIM>;
   using KeyTile = SharedTile<KEYS, HEAD_DIM>;
+  static_assert(ATOMS * 16 * (THREADS / 32) == ROWS, "warps share the rows evenly");
   /// High and low halves of queries, keys, values; a factor per query; three factors per key.
-  static constexpr int SHARED_BYTES =
-      2 * QueryTile::BYTES + 4 * KeyTile::BYTES + 4 * ROWS + 3 * 4 * KEYS;
+  static_assert(
+      Listed<2 * QueryTile::BYTES + 4 * KeyTile::BYTES + 4 * ROWS + 3 * 4 * KEYS, SHARED>::OK);
 };
 
 /// Rows are scaled by a power of two to a largest element in [2^14, 2^15): the low half of anything

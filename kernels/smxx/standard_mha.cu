@@ -19,7 +19,8 @@ static_assert(sizeof(StandardParams) == 200, "keep in step with src/cuda/standar
 
 namespace {
 
-constexpr int kThreads = 512;
+#define KFA_STANDARD_MHA(threads) constexpr int kThreads = threads;
+#include "smxx/standard_mha.list"
 constexpr int kWarps = kThreads / 32;
 /// Keys that a warp scores together, so that their loads are in flight at once.
 constexpr int kKeys = 4;

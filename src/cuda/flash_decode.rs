@@ -1,8 +1,7 @@
 //! Flash decode: up to 16 query positions against a long cache, split over keys.
 //! `docs/cuda-decode.md` tells how the kernels work and what they reach.
 
-use crate::cuda::arch::sm80::{self, DecodePlan, DecodeShape};
-use crate::cuda::arch::sm90;
+use crate::cuda::arch::{self, DecodePlan, DecodeShape};
 use crate::cuda::caps::Caps;
 use crate::cuda::driver::{Gpu, Kernel, Launch};
 use crate::cuda::params::Params;
@@ -10,7 +9,6 @@ use crate::cuda::reason::Reason;
 use crate::dtype::Dtype::{self, Bf16, Fp16, Fp32};
 use crate::error::Result;
 use crate::problem::Problem;
-use std::ffi::CStr;
 
 const F16: &str = "sm80/flash_decode_f16";
 const BF16: &str = "sm80/flash_decode_bf16";
@@ -24,9 +22,15 @@ const MAX_Q_LEN: usize = 16;
 const MAX_HEAD_DIM: usize = 512;
 /// The largest grid in its second and third dimensions.
 const MAX_GRID_YZ: usize = 65535;
-/// Threads per column, and columns, of the combine kernel.
-const COMBINE_GROUPS: u32 = 4;
-const COMBINE_COLUMNS: u32 = 128;
+
+macro_rules! combine_block {
+    ([$groups:literal, $columns:literal]) => {
+        /// Threads per column, and columns, of the combine kernel.
+        const COMBINE_GROUPS: u32 = $groups;
+        const COMBINE_COLUMNS: u32 = $columns;
+    };
+}
+decode_combine!(combine_block);
 
 /// A kernel, and how it cuts a problem.
 struct Variant {
@@ -34,87 +38,44 @@ struct Variant {
     shape: DecodeShape,
 }
 
-const fn half(module: &'static str, name: &'static CStr, head_dim: u32, rows: u32) -> Variant {
-    Variant { kernel: Kernel::new(module, name), shape: DecodeShape::half(head_dim, rows) }
+/// The kernels of a list for one pair of types, by head_dim class, then by rows, ascending.
+macro_rules! variants {
+    ($module:expr, $types:literal, $([$head_dim:literal, $rows:literal, $keys:literal, $warp:literal, $block:literal, $peer:literal])*) => {
+        {
+            static VARIANTS: [Variant; [$($head_dim),*].len()] = [$(Variant {
+            kernel: Kernel::new(
+                $module,
+                concat!("kfa_flash_decode_", $types, "_d", $head_dim, "_r", $rows, "\0"),
+            ),
+            shape: DecodeShape {
+                head_dim: $head_dim,
+                rows: $rows,
+                keys: $keys,
+                per_warp: $warp,
+                per_block: $block,
+                per_peer: $peer,
+            },
+        }),*];
+            &VARIANTS
+        }
+    };
 }
-
-const fn plain(name: &'static CStr, head_dim: u32, rows: u32) -> Variant {
-    Variant { kernel: Kernel::new(F32, name), shape: DecodeShape::plain(head_dim, rows, 4) }
-}
-
-const fn mixed(name: &'static CStr, head_dim: u32, rows: u32) -> Variant {
-    Variant { kernel: Kernel::new(MIXED, name), shape: DecodeShape::plain(head_dim, rows, 2) }
-}
-
-// By head_dim class, then by rows, ascending.
-static F16_F16: [Variant; 9] = [
-    half(F16, c"kfa_flash_decode_f16_f16_d64_r8", 64, 8),
-    half(F16, c"kfa_flash_decode_f16_f16_d64_r32", 64, 32),
-    half(F16, c"kfa_flash_decode_f16_f16_d96_r8", 96, 8),
-    half(F16, c"kfa_flash_decode_f16_f16_d96_r32", 96, 32),
-    half(F16, c"kfa_flash_decode_f16_f16_d128_r8", 128, 8),
-    half(F16, c"kfa_flash_decode_f16_f16_d128_r32", 128, 32),
-    half(F16, c"kfa_flash_decode_f16_f16_d256_r8", 256, 8),
-    half(F16, c"kfa_flash_decode_f16_f16_d256_r16", 256, 16),
-    half(F16, c"kfa_flash_decode_f16_f16_d512_r8", 512, 8),
-];
-static BF16_BF16: [Variant; 9] = [
-    half(BF16, c"kfa_flash_decode_bf16_bf16_d64_r8", 64, 8),
-    half(BF16, c"kfa_flash_decode_bf16_bf16_d64_r32", 64, 32),
-    half(BF16, c"kfa_flash_decode_bf16_bf16_d96_r8", 96, 8),
-    half(BF16, c"kfa_flash_decode_bf16_bf16_d96_r32", 96, 32),
-    half(BF16, c"kfa_flash_decode_bf16_bf16_d128_r8", 128, 8),
-    half(BF16, c"kfa_flash_decode_bf16_bf16_d128_r32", 128, 32),
-    half(BF16, c"kfa_flash_decode_bf16_bf16_d256_r8", 256, 8),
-    half(BF16, c"kfa_flash_decode_bf16_bf16_d256_r16", 256, 16),
-    half(BF16, c"kfa_flash_decode_bf16_bf16_d512_r8", 512, 8),
-];
-static F32_F32: [Variant; 11] = [
-    plain(c"kfa_flash_decode_f32_f32_d64_r1", 64, 1),
-    plain(c"kfa_flash_decode_f32_f32_d64_r4", 64, 4),
-    plain(c"kfa_flash_decode_f32_f32_d64_r8", 64, 8),
-    plain(c"kfa_flash_decode_f32_f32_d128_r1", 128, 1),
-    plain(c"kfa_flash_decode_f32_f32_d128_r4", 128, 4),
-    plain(c"kfa_flash_decode_f32_f32_d128_r8", 128, 8),
-    plain(c"kfa_flash_decode_f32_f32_d256_r1", 256, 1),
-    plain(c"kfa_flash_decode_f32_f32_d256_r4", 256, 4),
-    plain(c"kfa_flash_decode_f32_f32_d256_r8", 256, 8),
-    plain(c"kfa_flash_decode_f32_f32_d512_r1", 512, 1),
-    plain(c"kfa_flash_decode_f32_f32_d512_r4", 512, 4),
-];
-static F32_F16: [Variant; 9] = [
-    mixed(c"kfa_flash_decode_f32_f16_d64_r1", 64, 1),
-    mixed(c"kfa_flash_decode_f32_f16_d64_r4", 64, 4),
-    mixed(c"kfa_flash_decode_f32_f16_d64_r8", 64, 8),
-    mixed(c"kfa_flash_decode_f32_f16_d128_r1", 128, 1),
-    mixed(c"kfa_flash_decode_f32_f16_d128_r4", 128, 4),
-    mixed(c"kfa_flash_decode_f32_f16_d128_r8", 128, 8),
-    mixed(c"kfa_flash_decode_f32_f16_d256_r1", 256, 1),
-    mixed(c"kfa_flash_decode_f32_f16_d256_r4", 256, 4),
-    mixed(c"kfa_flash_decode_f32_f16_d512_r4", 512, 4),
-];
-static F32_BF16: [Variant; 9] = [
-    mixed(c"kfa_flash_decode_f32_bf16_d64_r1", 64, 1),
-    mixed(c"kfa_flash_decode_f32_bf16_d64_r4", 64, 4),
-    mixed(c"kfa_flash_decode_f32_bf16_d64_r8", 64, 8),
-    mixed(c"kfa_flash_decode_f32_bf16_d128_r1", 128, 1),
-    mixed(c"kfa_flash_decode_f32_bf16_d128_r4", 128, 4),
-    mixed(c"kfa_flash_decode_f32_bf16_d128_r8", 128, 8),
-    mixed(c"kfa_flash_decode_f32_bf16_d256_r1", 256, 1),
-    mixed(c"kfa_flash_decode_f32_bf16_d256_r4", 256, 4),
-    mixed(c"kfa_flash_decode_f32_bf16_d512_r4", 512, 4),
-];
-static COMBINE_F32: Kernel = Kernel::new(COMBINE, c"kfa_flash_decode_combine_f32");
-static COMBINE_F16: Kernel = Kernel::new(COMBINE, c"kfa_flash_decode_combine_f16");
-static COMBINE_BF16: Kernel = Kernel::new(COMBINE, c"kfa_flash_decode_combine_bf16");
+static F16_F16: &[Variant] = decode_half!(variants F16, "f16_f16",);
+static BF16_BF16: &[Variant] = decode_half!(variants BF16, "bf16_bf16",);
+static F32_F32: &[Variant] = decode_f32!(variants F32, "f32_f32",);
+static F32_F16: &[Variant] = decode_mixed!(variants MIXED, "f32_f16",);
+static F32_BF16: &[Variant] = decode_mixed!(variants MIXED, "f32_bf16",);
+static COMBINE_F32: Kernel = Kernel::new(COMBINE, "kfa_flash_decode_combine_f32\0");
+static COMBINE_F16: Kernel = Kernel::new(COMBINE, "kfa_flash_decode_combine_f16\0");
+static COMBINE_BF16: Kernel = Kernel::new(COMBINE, "kfa_flash_decode_combine_bf16\0");
 
 fn variants(query: Dtype, kv: Dtype) -> &'static [Variant] {
     match (query, kv) {
-        (Fp16, Fp16) => &F16_F16,
-        (Bf16, Bf16) => &BF16_BF16,
-        (Fp32, Fp32) => &F32_F32,
-        (Fp32, Fp16) => &F32_F16,
-        (Fp32, Bf16) => &F32_BF16,
+        (Fp16, Fp16) => F16_F16,
+        (Bf16, Bf16) => BF16_BF16,
+        (Fp32, Fp32) => F32_F32,
+        (Fp32, Fp16) => F32_F16,
+        (Fp32, Bf16) => F32_BF16,
         _ => &[],
     }
 }
@@ -135,11 +96,7 @@ fn fitting(p: &Problem) -> Option<&'static Variant> {
 }
 
 fn plan(p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan {
-    if caps.clusters {
-        sm90::decode_plan(p, shape, caps)
-    } else {
-        sm80::decode_plan(p, shape, caps)
-    }
+    arch::of(caps).decode_plan(p, shape, caps)
 }
 
 pub fn supports(p: &Problem, caps: &Caps) -> std::result::Result<(), Reason> {

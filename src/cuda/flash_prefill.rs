@@ -1,7 +1,7 @@
 //! Flash prefill and chunked prefill, in three ways: 16-bit types on tensor cores, fp32 on tensor
 //! cores as split halves, anything in plain FMA. `docs/cuda-prefill.md` tells how they work.
 
-use crate::cuda::arch::sm80::{self, PrefillShape};
+use crate::cuda::arch::{self, PrefillShape};
 use crate::cuda::caps::Caps;
 use crate::cuda::driver::{Gpu, Kernel, Launch};
 use crate::cuda::params::Params;
@@ -9,7 +9,6 @@ use crate::cuda::reason::Reason;
 use crate::dtype::Dtype::{Bf16, Fp16, Fp32};
 use crate::error::Result;
 use crate::problem::Problem;
-use std::ffi::CStr;
 
 const F16: &str = "sm80/flash_prefill_f16";
 const BF16: &str = "sm80/flash_prefill_bf16";
@@ -26,55 +25,37 @@ struct Variant {
     shape: PrefillShape,
 }
 
-const fn variant(module: &'static str, name: &'static CStr, shape: PrefillShape) -> Variant {
-    Variant { kernel: Kernel::new(module, name), shape }
+/// The kernels of a list for one pair of types, by head_dim class, ascending.
+macro_rules! variants {
+    ($module:expr, $prefix:literal, $([$name:ident, $head_dim:literal, $rows:literal, $threads:literal, $shared:literal $(, $kernels:literal)*])*) => {
+        {
+            static VARIANTS: [Variant; [$($head_dim),*].len()] = [$(Variant {
+            kernel: Kernel::new($module, concat!("kfa_flash_prefill_", $prefix, stringify!($name), "\0")),
+            shape: PrefillShape {
+                head_dim: $head_dim,
+                rows: $rows,
+                threads: $threads,
+                shared: $shared,
+            },
+        }),*];
+            &VARIANTS
+        }
+    };
 }
-
-// By head_dim class, ascending.
-static HALF_F16: [Variant; 4] = [
-    variant(F16, c"kfa_flash_prefill_f16_d64", sm80::HALF_D64),
-    variant(F16, c"kfa_flash_prefill_f16_d96", sm80::HALF_D96),
-    variant(F16, c"kfa_flash_prefill_f16_d128", sm80::HALF_D128),
-    variant(F16, c"kfa_flash_prefill_f16_d256", sm80::HALF_D256),
-];
-static HALF_BF16: [Variant; 4] = [
-    variant(BF16, c"kfa_flash_prefill_bf16_d64", sm80::HALF_D64),
-    variant(BF16, c"kfa_flash_prefill_bf16_d96", sm80::HALF_D96),
-    variant(BF16, c"kfa_flash_prefill_bf16_d128", sm80::HALF_D128),
-    variant(BF16, c"kfa_flash_prefill_bf16_d256", sm80::HALF_D256),
-];
-static SPLIT: [Variant; 3] = [
-    variant(F32, c"kfa_flash_prefill_f32_d64", sm80::SPLIT_D64),
-    variant(F32, c"kfa_flash_prefill_f32_d128", sm80::SPLIT_D128),
-    variant(F32, c"kfa_flash_prefill_f32_d256", sm80::SPLIT_D256),
-];
-static SPLIT_SMALL: [Variant; 2] = [
-    variant(F32, c"kfa_flash_prefill_f32_d64", sm80::SPLIT_D64),
-    variant(F32, c"kfa_flash_prefill_f32_d128_small", sm80::SPLIT_D128_SMALL),
-];
-static PLAIN_F32: [Variant; 4] = [
-    variant(PLAIN, c"kfa_flash_prefill_plain_f32_d64", sm80::PLAIN_D64),
-    variant(PLAIN, c"kfa_flash_prefill_plain_f32_d128", sm80::PLAIN_D128),
-    variant(PLAIN, c"kfa_flash_prefill_plain_f32_d256", sm80::PLAIN_D256),
-    variant(PLAIN, c"kfa_flash_prefill_plain_f32_d512", sm80::PLAIN_D512),
-];
-static PLAIN_F32_F16: [Variant; 2] = [
-    variant(PLAIN, c"kfa_flash_prefill_plain_f32_f16_d128", sm80::PLAIN_D128),
-    variant(PLAIN, c"kfa_flash_prefill_plain_f32_f16_d512", sm80::PLAIN_D512),
-];
-static PLAIN_F32_BF16: [Variant; 2] = [
-    variant(PLAIN, c"kfa_flash_prefill_plain_f32_bf16_d128", sm80::PLAIN_D128),
-    variant(PLAIN, c"kfa_flash_prefill_plain_f32_bf16_d512", sm80::PLAIN_D512),
-];
-static PLAIN_F16: [Variant; 1] =
-    [variant(PLAIN, c"kfa_flash_prefill_plain_f16_d512", sm80::PLAIN_D512)];
-static PLAIN_BF16: [Variant; 1] =
-    [variant(PLAIN, c"kfa_flash_prefill_plain_bf16_d512", sm80::PLAIN_D512)];
+static HALF_F16: &[Variant] = prefill_half!(variants F16, "f16_",);
+static HALF_BF16: &[Variant] = prefill_half!(variants BF16, "bf16_",);
+static SPLIT: &[Variant] = prefill_f32!(variants F32, "f32_",);
+static SPLIT_SMALL: &[Variant] = prefill_f32_small!(variants F32, "f32_",);
+static PLAIN_F32: &[Variant] = prefill_plain!(variants PLAIN, "plain_f32_",);
+static PLAIN_F32_F16: &[Variant] = prefill_plain_mixed!(variants PLAIN, "plain_f32_f16_",);
+static PLAIN_F32_BF16: &[Variant] = prefill_plain_mixed!(variants PLAIN, "plain_f32_bf16_",);
+static PLAIN_F16: &[Variant] = prefill_plain_half!(variants PLAIN, "plain_f16_",);
+static PLAIN_BF16: &[Variant] = prefill_plain_half!(variants PLAIN, "plain_bf16_",);
 
 fn half_variants(p: &Problem) -> &'static [Variant] {
     match (p.query.dtype, p.key.dtype) {
-        (Fp16, Fp16) => &HALF_F16,
-        (Bf16, Bf16) => &HALF_BF16,
+        (Fp16, Fp16) => HALF_F16,
+        (Bf16, Bf16) => HALF_BF16,
         _ => &[],
     }
 }
@@ -83,16 +64,19 @@ fn split_variants(p: &Problem, caps: &Caps) -> &'static [Variant] {
     if (p.query.dtype, p.key.dtype) != (Fp32, Fp32) {
         return &[];
     }
-    if caps.shared_per_block < sm80::SPLIT_D128.shared { &SPLIT_SMALL } else { &SPLIT }
+    match fitting(SPLIT, p) {
+        Some(variant) if variant.shape.shared <= caps.shared_per_block => SPLIT,
+        _ => SPLIT_SMALL,
+    }
 }
 
 fn plain_variants(p: &Problem) -> &'static [Variant] {
     match (p.query.dtype, p.key.dtype) {
-        (Fp32, Fp32) => &PLAIN_F32,
-        (Fp32, Fp16) => &PLAIN_F32_F16,
-        (Fp32, Bf16) => &PLAIN_F32_BF16,
-        (Fp16, Fp16) => &PLAIN_F16,
-        (Bf16, Bf16) => &PLAIN_BF16,
+        (Fp32, Fp32) => PLAIN_F32,
+        (Fp32, Fp16) => PLAIN_F32_F16,
+        (Fp32, Bf16) => PLAIN_F32_BF16,
+        (Fp16, Fp16) => PLAIN_F16,
+        (Bf16, Bf16) => PLAIN_BF16,
         _ => &[],
     }
 }
@@ -169,7 +153,8 @@ fn launch(p: &Problem, gpu: &Gpu, variant: Option<&'static Variant>) -> Result<(
         unreachable!("supports() refused this problem");
     };
     let pairs = p.batch * p.kv_heads;
-    let section = sm80::prefill_section(p, gpu.caps()).max(pairs.div_ceil(MAX_GRID_YZ));
+    let section =
+        arch::of(gpu.caps()).prefill_section(p, gpu.caps()).max(pairs.div_ceil(MAX_GRID_YZ));
     let tiles = (p.q_len * p.group()).div_ceil(shape.rows as usize);
     let launch = Launch {
         grid: [section as u32, tiles as u32, pairs.div_ceil(section) as u32],

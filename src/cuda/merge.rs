@@ -6,7 +6,7 @@ use crate::merge::Merge;
 use std::ffi::c_void;
 use std::ptr::null;
 
-static MERGE: Kernel = Kernel::new("smxx/merge", c"kfa_merge");
+static MERGE: Kernel = Kernel::new("smxx/merge", "kfa_merge\0");
 
 /// What the kernel's parameter holds pointers of.
 const MAX_PARTS: usize = 64;

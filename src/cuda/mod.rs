@@ -1,5 +1,7 @@
 //! The CUDA backend: picks the first entry of the table that accepts a problem, and enqueues it.
 
+#[macro_use]
+mod lists;
 mod arch;
 mod caps;
 mod driver;
@@ -22,7 +24,7 @@ use crate::problem::Problem;
 use crate::settings::{self, Mode};
 use caps::Caps;
 use driver::{Gpu, Scratch};
-use modules::{MISSING, MODULES};
+use modules::{Code, MISSING, MODULES};
 use std::ffi::c_void;
 use std::sync::atomic::{AtomicBool, Ordering};
 use table::{Entry, Limits, TABLE};
@@ -124,7 +126,13 @@ pub fn summary() -> String {
     match MISSING {
         Some(why) => format!("cuda: not built ({why})"),
         None => {
-            let mut archs: Vec<_> = MODULES.iter().flat_map(|module| module.archs).collect();
+            let machine = MODULES.iter().flat_map(|module| module.codes);
+            let mut archs: Vec<_> = machine
+                .filter_map(|code| match *code {
+                    Code::Machine(arch) | Code::Specific(arch) => Some(arch),
+                    Code::Ptx(_) => None,
+                })
+                .collect();
             archs.sort_unstable();
             archs.dedup();
             let archs: Vec<_> = archs.iter().map(|arch| format!("sm_{arch}")).collect();

@@ -1,15 +1,28 @@
 //! The compiled kernels that build.rs embedded.
 
+use std::ops::RangeInclusive;
+
 /// One `kernels/<arch>/<name>.cu`, compiled.
 pub struct Module {
     /// `<arch>/<name>`.
     pub name: &'static str,
-    /// Compute capabilities that it holds machine code for.
-    pub archs: &'static [u32],
-    /// Compute capability of its PTX, which any later device can compile.
-    pub ptx: Option<u32>,
+    pub codes: &'static [Code],
+    /// Compute capabilities that its kernels are for: the folder's manifest.
+    pub devices: RangeInclusive<u32>,
     /// The fatbin.
     pub image: &'static [u8],
+}
+
+/// What nvcc compiled a module for.
+#[allow(dead_code, reason = "which of them there are is for the manifests to say")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Code {
+    /// Machine code: runs on its own major version, from its minor version up.
+    Machine(u32),
+    /// Machine code of one device alone, such as sm_90a.
+    Specific(u32),
+    /// PTX: any device from this one on compiles it.
+    Ptx(u32),
 }
 
 // `MODULES`, and `MISSING`: why there are none.
@@ -29,19 +42,24 @@ impl Module {
     /// The compute capability that the code was compiled for which a device would run: machine
     /// code if there is some, else the PTX.
     pub fn compiled_for(&self, capability: u32) -> Option<u32> {
-        let binary = |arch: &u32| {
-            // Machine code runs on its own major version, from its minor version up; sm_90a is
-            // for 9.0 alone.
-            arch / 10 == capability / 10
-                && (*arch == capability || *arch < capability && !self.name.starts_with("sm90/"))
-        };
-        let best = self.archs.iter().copied().filter(binary).max();
-        best.or(self.ptx.filter(|ptx| *ptx <= capability))
+        let machine = self.codes.iter().filter_map(|code| match *code {
+            Code::Machine(arch) if arch / 10 == capability / 10 && arch <= capability => Some(arch),
+            Code::Specific(arch) if arch == capability => Some(arch),
+            _ => None,
+        });
+        let ptx = self.codes.iter().filter_map(|code| match *code {
+            Code::Ptx(arch) if arch <= capability => Some(arch),
+            _ => None,
+        });
+        machine.max().or(ptx.max())
     }
 }
 
-/// Whether all modules run code compiled for 9.0 or later on a device: what was compiled for less,
-/// such as the PTX that a newer device compiles, knows no clusters and no dependent launches.
+/// Whether all modules for a device run code compiled for 9.0 or later on it: what was compiled for
+/// less knows no clusters and no dependent launches.
 pub fn know_clusters(capability: u32) -> bool {
-    MODULES.iter().all(|module| module.compiled_for(capability).is_some_and(|arch| arch >= 90))
+    MODULES
+        .iter()
+        .filter(|module| module.devices.contains(&capability))
+        .all(|module| module.compiled_for(capability).is_some_and(|arch| arch >= 90))
 }

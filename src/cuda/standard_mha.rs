@@ -10,13 +10,18 @@ use crate::problem::Problem;
 
 pub const MODULE: &str = "smxx/standard_mha";
 
-static F32_F32: Kernel = Kernel::new(MODULE, c"kfa_standard_mha_f32_f32");
-static F16_F16: Kernel = Kernel::new(MODULE, c"kfa_standard_mha_f16_f16");
-static BF16_BF16: Kernel = Kernel::new(MODULE, c"kfa_standard_mha_bf16_bf16");
-static F32_F16: Kernel = Kernel::new(MODULE, c"kfa_standard_mha_f32_f16");
-static F32_BF16: Kernel = Kernel::new(MODULE, c"kfa_standard_mha_f32_bf16");
+static F32_F32: Kernel = Kernel::new(MODULE, "kfa_standard_mha_f32_f32\0");
+static F16_F16: Kernel = Kernel::new(MODULE, "kfa_standard_mha_f16_f16\0");
+static BF16_BF16: Kernel = Kernel::new(MODULE, "kfa_standard_mha_bf16_bf16\0");
+static F32_F16: Kernel = Kernel::new(MODULE, "kfa_standard_mha_f32_f16\0");
+static F32_BF16: Kernel = Kernel::new(MODULE, "kfa_standard_mha_f32_bf16\0");
 
-const THREADS: usize = 512;
+macro_rules! block {
+    ([$threads:literal]) => {
+        const THREADS: usize = $threads;
+    };
+}
+standard_mha!(block);
 /// Query and partial sums lie in shared memory that needs no opt-in.
 const MAX_HEAD_DIM: usize = 8192;
 

@@ -1,33 +1,28 @@
 //! What can be tested of the backend without a GPU; `tools/gpu_test.py` does the rest on one.
 
-use super::modules::{MISSING, MODULES, Module};
+use super::modules::{Code, MISSING, MODULES, Module};
 use super::table::TABLE;
 use super::{available, driver, summary};
 use crate::error::Status;
 use crate::settings::Mode;
 use std::path::Path;
 
-fn module(name: &'static str, archs: &'static [u32], ptx: Option<u32>) -> Module {
-    Module { name, archs, ptx, image: &[] }
+fn module(codes: &'static [Code]) -> Module {
+    Module { name: "sm80/x", codes, devices: 80..=u32::MAX, image: &[] }
 }
 
 #[test]
 fn machine_code_runs_on_its_major_version_and_ptx_on_later_devices() {
-    let portable = module("sm80/x", &[80, 90], Some(80));
-    for capability in [80, 86, 89, 90, 100, 120] {
-        assert!(portable.runs_on(capability), "{capability}");
-    }
-    assert!(!portable.runs_on(75));
+    use Code::{Machine, Ptx, Specific};
+    let portable = module(&[Machine(80), Machine(90), Ptx(80), Ptx(90)]);
     assert_eq!(
-        [89, 90, 100].map(|device| portable.compiled_for(device)),
-        [Some(80), Some(90), Some(80)]
+        [75, 80, 86, 89, 90, 100, 120].map(|device| portable.compiled_for(device)),
+        [None, Some(80), Some(80), Some(80), Some(90), Some(90), Some(90)]
     );
-    let no_ptx = module("sm80/x", &[86], None);
-    assert!(no_ptx.runs_on(86) && no_ptx.runs_on(89));
-    assert!(!no_ptx.runs_on(80) && !no_ptx.runs_on(90));
-    let hopper = module("sm90/x", &[90], None);
-    assert!(hopper.runs_on(90));
-    assert!(!hopper.runs_on(100) && !hopper.runs_on(89));
+    let no_ptx = module(&[Machine(86)]);
+    assert_eq!([80, 86, 89, 90].map(|device| no_ptx.runs_on(device)), [false, true, true, false]);
+    let hopper = module(&[Specific(90)]);
+    assert_eq!([89, 90, 100].map(|device| hopper.runs_on(device)), [false, true, false]);
 }
 
 #[test]

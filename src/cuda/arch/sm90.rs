@@ -1,7 +1,7 @@
 //! Compute capability 9.0: clusters and dependent launches. The numbers come from the sweeps in
 //! docs/cuda-decode.md.
 
-use crate::cuda::arch::sm80::{DecodePlan, DecodeShape, decode_parts};
+use super::{DecodePlan, DecodeShape, Heuristics, decode_parts};
 use crate::cuda::caps::Caps;
 use crate::problem::Problem;
 
@@ -16,7 +16,15 @@ const MOST_CLUSTER: usize = 8;
 /// Parts that the second kernel takes in one turn.
 const PARTS: usize = 32;
 
-pub fn decode_plan(p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan {
+pub struct Sm90;
+
+impl Heuristics for Sm90 {
+    fn decode_plan(&self, p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan {
+        decode_plan(p, shape, caps)
+    }
+}
+
+fn decode_plan(p: &Problem, shape: &DecodeShape, caps: &Caps) -> DecodePlan {
     let (units, tiles, sms) = (shape.units(p), shape.tiles(p), caps.sm_count as usize);
     let most_warps = shape.most_warps(caps);
     let plan = |warps: usize, cluster: usize, splits: usize| DecodePlan {

@@ -22,7 +22,11 @@ pub struct Kernel {
 }
 
 impl Kernel {
-    pub const fn new(module: &'static str, name: &'static CStr) -> Self {
+    /// The name ends with a 0 byte, as `concat!` can make it.
+    pub const fn new(module: &'static str, name: &'static str) -> Self {
+        let Ok(name) = CStr::from_bytes_with_nul(name.as_bytes()) else {
+            panic!("a kernel's name ends with a 0 byte");
+        };
         Self { module, name, number: AtomicUsize::new(0) }
     }
 
