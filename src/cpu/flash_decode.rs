@@ -15,6 +15,7 @@ use crate::cpu::rows::{self, CacheRows};
 use crate::cpu::threads;
 use crate::cpu::vector::{Element, MAX_LANES, Vector, with_element};
 use crate::cpu::{MAX_FLASH_HEAD_DIM, log_sum_exp, log2_scale, require_dtypes};
+use crate::error;
 use crate::problem::{Problem, View};
 
 /// Tokens that are worth a run of their own where there are more threads than key/value heads.
@@ -107,7 +108,7 @@ pub fn workspace_size(p: &Problem) -> usize {
     DecodePlan::new(p, threads::count(), !p.deterministic).workspace_size(p)
 }
 
-pub fn run(p: &Problem, kernels: &Kernels) {
+pub fn run(p: &Problem, kernels: &Kernels) -> error::Result<()> {
     let mut plan = DecodePlan::new(p, threads::count(), !p.deterministic);
     if plan.workspace_size(p) > p.workspace_size {
         plan = DecodePlan::new(p, threads::count(), false);
@@ -119,14 +120,15 @@ pub fn run(p: &Problem, kernels: &Kernels) {
     threads::run_on_team(p.batch * plan.splits * plan.shares, scratch, bytes, |task, scratch| {
         // SAFETY: the table chose kernels that this CPU runs; `supports` accepted the problem.
         unsafe { (kernels.decode)(p, &plan, task, scratch) }
-    });
+    })?;
     if plan.splits > 1 {
         let bytes = plan.workspace_size(p);
         threads::run_on_team(p.batch * p.heads, plan.state_stride, bytes, |task, scratch| {
             // SAFETY: as above.
             unsafe { (kernels.decode_combine)(p, &plan, task, scratch) }
-        });
+        })?;
     }
+    Ok(())
 }
 
 /// Attends one run of tokens with some key/value heads of one sequence.

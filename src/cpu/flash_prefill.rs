@@ -18,6 +18,7 @@ use crate::cpu::rows::{self, CacheRows};
 use crate::cpu::threads;
 use crate::cpu::vector::{Element, MAX_LANES, Vector, exp2_nonpositive, with_element};
 use crate::cpu::{MAX_FLASH_HEAD_DIM, log_sum_exp, log2_scale, require_dtypes};
+use crate::error;
 use crate::problem::Problem;
 use std::ops::Range;
 
@@ -94,14 +95,14 @@ pub fn workspace_size(_: &Problem) -> usize {
     0
 }
 
-pub fn run(p: &Problem, kernels: &Kernels) {
+pub fn run(p: &Problem, kernels: &Kernels) -> error::Result<()> {
     let plan = PrefillPlan::new(p, kernels, threads::count());
     let scratch = plan.parts(p).iter().sum();
     let bytes = p.batch * p.heads * p.q_len * p.kv_len * 8;
     threads::run(p.batch * p.kv_heads * plan.tiles, scratch, bytes, |task, scratch| {
         // SAFETY: the table chose kernels that this CPU runs; `supports` accepted the problem.
         unsafe { (kernels.prefill)(p, &plan, task, scratch) }
-    });
+    })
 }
 
 /// One task's place in the problem and its parts of the scratch.

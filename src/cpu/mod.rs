@@ -1,11 +1,15 @@
 //! The CPU backend: picks the first entry of the table that accepts a problem, and runs it.
 
+mod board;
 mod caps;
 mod flash_decode;
 mod flash_prefill;
+mod float_state;
 mod isa;
+mod pool;
 mod reason;
 mod rows;
+mod scratch;
 mod standard_mha;
 mod table;
 mod team;
@@ -42,7 +46,7 @@ pub fn run(p: &Problem) -> Result<()> {
         )));
     }
     report_fallback(p, &limits, entry);
-    (entry.algorithm.run)(p, entry.kernels);
+    (entry.algorithm.run)(p, entry.kernels)?;
     error::set_last_kernel(entry.name);
     Ok(())
 }

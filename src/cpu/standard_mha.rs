@@ -10,6 +10,7 @@ use crate::cpu::reason::Reason;
 use crate::cpu::rows::{self, CacheRows};
 use crate::cpu::vector::{Element, Vector, with_element};
 use crate::cpu::{log_sum_exp, log2_scale, require_dtypes, threads};
+use crate::error;
 use crate::problem::Problem;
 
 /// Query rows of one task.
@@ -61,7 +62,7 @@ pub fn workspace_size(p: &Problem) -> usize {
 }
 
 /// Processes as many query rows at a time as the workspace holds scores of.
-pub fn run(p: &Problem, kernels: &Kernels) {
+pub fn run(p: &Problem, kernels: &Kernels) -> error::Result<()> {
     let rows_in_flight = p.q_len.min(p.workspace_size / min_workspace_size(p));
     let scratch = ROWS * (p.head_dim + 16);
     for first_row in (0..p.q_len).step_by(rows_in_flight) {
@@ -73,9 +74,10 @@ pub fn run(p: &Problem, kernels: &Kernels) {
             threads::run(tasks, scratch, bytes, |task, scratch| {
                 // SAFETY: the table chose kernels that this CPU runs; `supports` accepted.
                 unsafe { pass(p, &plan, task, scratch) }
-            });
+            })?;
         }
     }
+    Ok(())
 }
 
 /// First pass: scores of up to four query rows with every key they see, and their softmax.

@@ -8,6 +8,7 @@ use crate::cpu::isa::{Isa, Kernels, portable};
 use crate::cpu::isa::{avx2, avx512};
 use crate::cpu::reason::Reason;
 use crate::cpu::{flash_decode, flash_prefill, standard_mha};
+use crate::error;
 use crate::problem::Problem;
 use crate::settings::Mode;
 use std::ffi::CStr;
@@ -20,7 +21,7 @@ pub struct Algorithm {
     pub workspace_size: fn(&Problem) -> usize,
     /// Bytes that the algorithm cannot run without.
     pub min_workspace_size: fn(&Problem) -> usize,
-    pub run: fn(&Problem, &Kernels),
+    pub run: fn(&Problem, &Kernels) -> error::Result<()>,
 }
 
 static FLASH_DECODE: Algorithm = Algorithm {

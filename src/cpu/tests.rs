@@ -264,7 +264,7 @@ fn check_entry(
     desc.workspace_size = size;
     let problem = Problem::new(&desc, Check::All).unwrap();
     let before = query.data.clone();
-    (entry.algorithm.run)(&problem, entry.kernels);
+    (entry.algorithm.run)(&problem, entry.kernels).unwrap();
     query.read_back();
     output.read_back();
 
@@ -317,7 +317,7 @@ fn run_entry(entry: &Entry, desc: &kfa_attention_desc) -> bool {
         workspace_size: size,
         ..*desc
     };
-    (entry.algorithm.run)(&Problem::new(&desc, Check::All).unwrap(), entry.kernels);
+    (entry.algorithm.run)(&Problem::new(&desc, Check::All).unwrap(), entry.kernels).unwrap();
     true
 }
 
@@ -713,7 +713,7 @@ fn exp_through(kernels: &Kernels, x: f32) -> f32 {
         ..DEFAULT_DESC
     };
     let problem = Problem::new(&desc, Check::All).unwrap();
-    super::flash_decode::run(&problem, kernels);
+    super::flash_decode::run(&problem, kernels).unwrap();
     out[0]
 }
 

@@ -1,15 +1,19 @@
-//! The library's own threads: tasks are claimed from a counter by the caller and its helpers.
+//! The library's own threads: who works on a call's tasks.
 //!
-//! Long work (prefill) goes through a private rayon pool; decode and short work through a team that
-//! spins before it parks. Both start on first use.
+//! Long work (prefill) goes to a private rayon pool; decode and short work to a team that spins
+//! before it parks. Both start on first use and share work by one protocol, that of [`board`].
 
+use crate::cpu::board::{self, Claim, Helpers};
+use crate::cpu::float_state::DefaultFloatState;
+#[cfg(test)]
+use crate::cpu::float_state::flushing_denormals;
+use crate::cpu::pool::Pool;
+use crate::cpu::scratch;
 use crate::cpu::team::Team;
 use crate::error::{Error, Result, Status};
 use crate::log;
 use arc_swap::ArcSwapOption;
-use std::cell::RefCell;
-use std::process;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 use std::time::Duration;
@@ -24,14 +28,28 @@ const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 /// The threads of one setting, the caller counted as one.
 struct Threads {
     count: usize,
-    pool: OnceLock<Option<Pool>>,
-    team: OnceLock<Option<Team>>,
+    pool: OnFirstUse<Pool>,
+    team: OnFirstUse<Team>,
 }
 
-/// Prefill's helpers, which exist only in the process that started them.
-struct Pool {
-    workers: rayon::ThreadPool,
-    process: u32,
+/// Something that the first user makes. Whoever comes while it is being made does without: neither
+/// a second thread, nor a child forked in that moment, nor a log callback that calls back waits.
+struct OnFirstUse<T> {
+    begun: AtomicBool,
+    made: OnceLock<Option<T>>,
+}
+
+impl<T> OnFirstUse<T> {
+    const fn new() -> Self {
+        Self { begun: AtomicBool::new(false), made: OnceLock::new() }
+    }
+
+    fn get(&self, make: impl FnOnce() -> Option<T>) -> Option<&T> {
+        if self.made.get().is_none() && !self.begun.swap(true, Ordering::Relaxed) {
+            let _ = self.made.set(make());
+        }
+        self.made.get()?.as_ref()
+    }
 }
 
 static THREADS: ArcSwapOption<Threads> = ArcSwapOption::const_empty();
@@ -43,13 +61,17 @@ pub fn count() -> usize {
 
 /// Sets the number of threads; running calls finish with the old ones.
 pub fn set_count(count: usize) -> Result<()> {
-    let threads = Threads { count, pool: OnceLock::new(), team: OnceLock::new() };
+    let threads = Threads::new(count);
     // Started here and not on first use, so that the caller who asked hears of a failure.
-    if count > 1 && threads.team().is_none() {
-        return Err(Error {
+    if count > 1 {
+        let (spin, complaint) = spin();
+        let (team, started) = Team::start(count - 1, spin);
+        started.map_err(|cause| Error {
             status: Status::OutOfMemory,
-            message: format!("threads is {count}; the system could not start that many"),
-        });
+            message: format!("threads is {count}; the system could not start that many: {cause}"),
+        })?;
+        threads.team.get(|| Some(team));
+        complain(complaint);
     }
     THREADS.store(Some(Arc::new(threads)));
     Ok(())
@@ -66,91 +88,106 @@ pub fn start() {
 
 fn threads() -> Arc<Threads> {
     THREADS.load_full().unwrap_or_else(|| {
-        let fresh = Arc::new(Threads {
-            count: default_count(),
-            pool: OnceLock::new(),
-            team: OnceLock::new(),
-        });
+        let (count, complaint) = default_count();
+        let fresh = Arc::new(Threads::new(count));
         // Another thread may have been first; then its setting is the one that counts.
         let previous = THREADS.compare_and_swap(&None::<Arc<Threads>>, Some(Arc::clone(&fresh)));
-        previous.as_ref().map_or(fresh, Arc::clone)
+        match previous.as_ref() {
+            Some(previous) => Arc::clone(previous),
+            None => {
+                complain(complaint);
+                fresh
+            }
+        }
     })
 }
 
 impl Threads {
-    fn pool(&self) -> Option<&Pool> {
-        let start = || {
-            rayon::ThreadPoolBuilder::new()
-                .num_threads(self.count - 1)
-                .thread_name(|index| format!("kfa-prefill-{index}"))
-                .build()
-                .map(|workers| Pool { workers, process: process::id() })
-                .map_err(|cause| log::warning(&format!("prefill runs on one thread: {cause}")))
-                .ok()
-        };
-        // A forked child would wait for its parent's workers for ever; it goes on alone.
-        self.pool.get_or_init(start).as_ref().filter(|pool| pool.process == process::id())
+    const fn new(count: usize) -> Self {
+        Self { count, pool: OnFirstUse::new(), team: OnFirstUse::new() }
     }
 
-    fn team(&self) -> Option<&Team> {
-        let start = || {
-            Team::new(self.count - 1, spin())
-                .map_err(|cause| log::warning(&format!("decode runs on one thread: {cause}")))
-                .ok()
-        };
-        self.team.get_or_init(start).as_ref()
+    fn pool(&self) -> Option<&dyn Helpers> {
+        let pool = self.pool.get(|| {
+            let mut workers = self.count - 1;
+            loop {
+                match Pool::start(workers) {
+                    Ok(pool) => return Some(pool),
+                    Err(cause) => {
+                        workers /= 2;
+                        log::warning(&format!("prefill runs on {} threads: {cause}", workers + 1));
+                        if workers == 0 {
+                            return None;
+                        }
+                    }
+                }
+            }
+        });
+        pool.map(|pool| pool as &dyn Helpers)
+    }
+
+    fn team(&self) -> Option<&dyn Helpers> {
+        let team = self.team.get(|| {
+            let (spin, complaint) = spin();
+            let (team, started) = Team::start(self.count - 1, spin);
+            complain(complaint);
+            if let Err(cause) = started {
+                log::warning(&format!("decode runs on {} threads: {cause}", team.size() + 1));
+            }
+            Some(team)
+        });
+        team.map(|team| team as &dyn Helpers)
     }
 }
 
+/// What a variable of the environment is used as, and what to say if that is not what it holds.
+type Setting<T> = (T, Option<String>);
+
 /// The CPUs that the process may use (affinity and cgroup quota), lowered by `KFA_NUM_THREADS`.
-fn default_count() -> usize {
+fn default_count() -> Setting<usize> {
     let available = available_parallelism().map_or(1, usize::from);
-    match from_environment("KFA_NUM_THREADS") {
-        Some(asked) if asked >= 1 => available.min(asked),
-        _ => available,
-    }
+    let (asked, complaint) = from_environment("KFA_NUM_THREADS");
+    (asked.filter(|asked| *asked >= 1).map_or(available, |asked| available.min(asked)), complaint)
 }
 
 /// Decode's spin time: `KFA_SPIN_MICROSECONDS`, or the default.
-fn spin() -> Duration {
-    from_environment("KFA_SPIN_MICROSECONDS")
-        .map_or(DEFAULT_SPIN, |asked| Duration::from_micros(asked as u64))
+fn spin() -> Setting<Duration> {
+    let (asked, complaint) = from_environment("KFA_SPIN_MICROSECONDS");
+    (asked.map_or(DEFAULT_SPIN, |asked| Duration::from_micros(asked as u64)), complaint)
 }
 
-/// A number from the environment; says so if it is none.
-fn from_environment(name: &str) -> Option<usize> {
-    let text = std::env::var(name).ok().filter(|text| !text.is_empty())?;
-    let number = text.parse().ok();
-    if number.is_none() {
-        log::warning(&format!("{name}={text}: expected a whole number; using the default"));
+fn from_environment(name: &str) -> Setting<Option<usize>> {
+    let Some(text) = std::env::var(name).ok().filter(|text| !text.is_empty()) else {
+        return (None, None);
+    };
+    match text.parse() {
+        Ok(number) => (Some(number), None),
+        Err(_) => {
+            (None, Some(format!("{name}={text}: expected a whole number; using the default")))
+        }
     }
-    number
+}
+
+/// Says what is wrong with a setting once that is in use, as a log callback may call back.
+fn complain(complaint: Option<String>) {
+    if let Some(complaint) = complaint {
+        log::warning(&complaint);
+    }
 }
 
 /// Runs `body(task, scratch)` for every task; scratch holds `scratch_floats`, contents undefined.
 ///
 /// The caller takes part and could finish alone, so a busy machine delays no more than its share.
-/// `bytes` is roughly how much memory the tasks touch together: it decides who is woken.
+/// `bytes` is roughly how much memory the tasks touch together: it decides who is woken. Where the
+/// caller's own scratch cannot be had nothing runs; a helper without scratch stays away.
 pub fn run(
     tasks: usize,
     scratch_floats: usize,
     bytes: usize,
     body: impl Fn(usize, &mut [f32]) + Sync,
-) {
-    if bytes < WORTH_WAKING {
-        return run_on_team(tasks, scratch_floats, bytes, body);
-    }
-    claim_with(tasks, scratch_floats, bytes, body, |helpers, threads, claim_all| {
-        match threads.pool() {
-            Some(pool) => pool.workers.in_place_scope(|scope| {
-                for _ in 0..helpers {
-                    scope.spawn(|_| claim_all());
-                }
-                claim_all();
-            }),
-            None => claim_all(),
-        }
-    });
+) -> Result<()> {
+    let helpers = if bytes < WORTH_WAKING { Threads::team } else { Threads::pool };
+    share(tasks, scratch_floats, bytes, body, helpers)
 }
 
 /// As [`run`], for work that is short or waits for memory: helpers are the team's.
@@ -159,60 +196,101 @@ pub fn run_on_team(
     scratch_floats: usize,
     bytes: usize,
     body: impl Fn(usize, &mut [f32]) + Sync,
-) {
-    claim_with(tasks, scratch_floats, bytes, body, |helpers, threads, claim_all| {
-        match threads.team() {
-            Some(team) => team.run(helpers, claim_all),
-            None => claim_all(),
-        }
-    });
+) -> Result<()> {
+    share(tasks, scratch_floats, bytes, body, Threads::team)
 }
 
-/// Has `share` run, on the caller and on helpers, a function that claims tasks until none is left;
-/// small work starts and wakes no one.
-fn claim_with(
+/// Has the caller and `helpers` claim tasks until none is left; small work starts and wakes no one.
+fn share(
     tasks: usize,
     scratch_floats: usize,
     bytes: usize,
     body: impl Fn(usize, &mut [f32]) + Sync,
-    share: impl FnOnce(usize, &Threads, &(dyn Fn() + Sync)),
-) {
-    let next = AtomicUsize::new(0);
-    let claim_all = || {
-        with_scratch(scratch_floats, |scratch| {
-            loop {
-                let task = next.fetch_add(1, Ordering::Relaxed);
-                if task >= tasks {
-                    break;
-                }
-                body(task, scratch);
-            }
-        });
-    };
-    if tasks == 1 || bytes < WORTH_SHARING {
-        return claim_all();
-    }
-    let threads = threads();
-    match (tasks - 1).min(threads.count - 1) {
-        0 => claim_all(),
-        helpers => share(helpers, &threads, &claim_all),
-    }
-}
-
-thread_local! {
-    static SCRATCH: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
-}
-
-/// Lends this thread's scratch, which grows to the largest request and is kept.
-fn with_scratch(floats: usize, body: impl FnOnce(&mut [f32])) {
-    /// Floats in a cache line.
-    const LINE: usize = 16;
-    SCRATCH.with(|scratch| {
-        let mut buffer = scratch.borrow_mut();
-        if buffer.len() < floats + LINE {
-            buffer.resize(floats + LINE, 0.0);
+    helpers: fn(&Threads) -> Option<&dyn Helpers>,
+) -> Result<()> {
+    let work_off = |claim: Claim, scratch: &mut [f32]| {
+        while let Some(task) = claim() {
+            body(task, scratch);
         }
-        let skip = buffer.as_ptr().align_offset(LINE * size_of::<f32>()).min(LINE);
-        body(&mut buffer[skip..skip + floats]);
-    });
+    };
+    let help = |claim: Claim| {
+        let _state = DefaultFloatState::enter();
+        // Without scratch this thread leaves the job as it found it.
+        let _ = scratch::lend(scratch_floats, |scratch| work_off(claim, scratch));
+    };
+    let _state = DefaultFloatState::enter();
+    scratch::lend(scratch_floats, |scratch| {
+        let work = |claim: Claim| work_off(claim, scratch);
+        if tasks == 1 || bytes < WORTH_SHARING {
+            return board::work_alone(tasks, work);
+        }
+        let threads = threads();
+        let wanted = (tasks - 1).min(threads.count - 1);
+        match if wanted == 0 { None } else { helpers(&threads) } {
+            Some(helpers) => {
+                helpers.board().run(tasks, wanted, work, &help, |which| helpers.invite(which));
+            }
+            None => board::work_alone(tasks, work),
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicUsize;
+
+    /// Whoever does not come first goes on without, at once.
+    #[test]
+    fn nobody_waits_for_what_another_is_making() {
+        let thing = OnFirstUse::new();
+        let made = thing.get(|| {
+            assert_eq!(thing.get(|| Some(2)), None);
+            Some(1)
+        });
+        assert_eq!(made, Some(&1));
+        assert_eq!(thing.get(|| Some(3)), Some(&1));
+    }
+
+    #[test]
+    fn nothing_runs_without_scratch_for_the_caller() {
+        for bytes in [0, WORTH_SHARING, WORTH_WAKING] {
+            let ran = AtomicUsize::new(0);
+            let result = run(8, isize::MAX as usize / 4, bytes, |_, _| {
+                ran.fetch_add(1, Ordering::Relaxed);
+            });
+            assert_eq!(result.unwrap_err().status, Status::OutOfMemory);
+            assert_eq!(ran.into_inner(), 0);
+        }
+    }
+
+    /// Every thread that works has the default state, and the caller its own again afterwards.
+    #[test]
+    fn denormals_are_kept_whatever_the_caller_set() {
+        for bytes in [0, WORTH_SHARING, WORTH_WAKING] {
+            flushing_denormals(|| {
+                let kept = AtomicUsize::new(0);
+                run(64, 1, bytes, |_, scratch| {
+                    scratch[0] = std::hint::black_box(f32::MIN_POSITIVE) * 0.5;
+                    if std::hint::black_box(scratch[0]).to_bits() == 1 << 22 {
+                        kept.fetch_add(1, Ordering::Relaxed);
+                    }
+                })
+                .unwrap();
+                assert_eq!(kept.into_inner(), 64);
+            });
+        }
+    }
+
+    #[test]
+    fn a_panic_in_a_task_reaches_its_own_caller_alone() {
+        for bytes in [WORTH_SHARING, WORTH_WAKING] {
+            for round in 0..50 {
+                let result = std::panic::catch_unwind(|| {
+                    run(16, 1, bytes, |_, _| assert!(round % 2 == 0, "on purpose")).unwrap();
+                });
+                assert_eq!(result.is_ok(), round % 2 == 0);
+            }
+        }
+    }
 }
