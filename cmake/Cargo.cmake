@@ -19,7 +19,9 @@ endif()
 
 set(KFA_INCLUDE_DIR ${PROJECT_SOURCE_DIR}/include)
 set(KFA_LIBRARY_DIR ${PROJECT_BINARY_DIR}/lib)
-set(cargo_dir ${PROJECT_BINARY_DIR}/cargo)
+set(KFA_CARGO_DIR ${PROJECT_BINARY_DIR}/cargo CACHE PATH
+  "Where cargo builds; several build folders may share one")
+set(cargo_dir ${KFA_CARGO_DIR})
 set(shared_name libkuiper_flash_attention.so)
 set(static_name libkuiper_flash_attention.a)
 file(MAKE_DIRECTORY ${KFA_LIBRARY_DIR})

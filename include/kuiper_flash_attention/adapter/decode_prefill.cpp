@@ -179,7 +179,10 @@ base::Status forward_through(const Layer& layer, [[maybe_unused]] const Paged& p
       return base::error::Success();
     }
   }
-  return plain();
+  const base::Status status = plain();
+  static std::atomic<bool> told{false};  // one per layer class and overload
+  if (status) kfa_adapter::tell(layer.get_layer_name().c_str(), told);
+  return status;
 }
 
 base::Status check_heads(int32_t head_num, int32_t kv_head_num, int32_t head_size) {
@@ -195,14 +198,6 @@ base::Status check_heads(int32_t head_num, int32_t kv_head_num, int32_t head_siz
 [[maybe_unused]] bool is_fp16(const tensor::Tensor& tensor) {
   return tensor.data_type() == base::DataType::kDataTypeFp16;
 }
-
-void warm_up([[maybe_unused]] base::DeviceType device_type) {
-#ifdef KFA_ADAPTER_WARM_UP
-  if (kfa_warm_up(kfa_adapter::to_kfa(device_type)) != KFA_OK) {
-    kfa_adapter::report_failure("FlashAttention", kfa_last_error_message());
-  }
-#endif
-}
 }  // namespace
 
 namespace op {
@@ -212,7 +207,7 @@ FlashAttentionDecodeLayer::FlashAttentionDecodeLayer(base::DeviceType device_typ
     : Layer(device_type, LayerType::kLayerMHA, "FlashAttentionDecode") {
   reset_input_size(5);
   reset_output_size(0);
-  warm_up(device_type);
+  kfa_adapter::warm_up(device_type);
 }
 
 FlashAttentionDecodeLayer::FlashAttentionDecodeLayer(base::DeviceType device_type, int32_t head_num,
@@ -288,7 +283,7 @@ FlashAttentionPrefillLayer::FlashAttentionPrefillLayer(base::DeviceType device_t
     : Layer(device_type, LayerType::kLayerMHA, "FlashAttentionPrefill") {
   reset_input_size(4);
   reset_output_size(0);
-  warm_up(device_type);
+  kfa_adapter::warm_up(device_type);
 }
 
 FlashAttentionPrefillLayer::FlashAttentionPrefillLayer(base::DeviceType device_type,

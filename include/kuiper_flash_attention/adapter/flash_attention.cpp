@@ -55,11 +55,7 @@ FlashAttention::FlashAttention(base::DeviceType device_type, int32_t layer_index
   is_causal_ = true;
   reset_input_size(3);
   reset_output_size(1);
-#ifdef KFA_ADAPTER_WARM_UP
-  if (kfa_warm_up(kfa_adapter::to_kfa(device_type)) != KFA_OK) {
-    kfa_adapter::report_failure("FlashAttention", kfa_last_error_message());
-  }
-#endif
+  kfa_adapter::warm_up(device_type);
 }
 
 void FlashAttention::set_pos(int32_t pos) { pos_ = pos; }
@@ -97,11 +93,14 @@ base::Status FlashAttention::check() const {
 }
 
 base::Status FlashAttention::forward() {
-  const base::Status status = check();
+  base::Status status = check();
   if (!status) return status;
-  return run_flash(get_input(0), get_input(1), get_input(2), get_output(0), head_num_,
-                   head_num_ / kv_mul_, head_size_, seq_len_, pos_, layer_index_, softmax_scale_,
-                   is_causal_, device_type_, cuda_config_.get());
+  status = run_flash(get_input(0), get_input(1), get_input(2), get_output(0), head_num_,
+                     head_num_ / kv_mul_, head_size_, seq_len_, pos_, layer_index_, softmax_scale_,
+                     is_causal_, device_type_, cuda_config_.get());
+  static std::atomic<bool> told{false};
+  if (status) kfa_adapter::tell("FlashAttention", told);
+  return status;
 }
 }  // namespace op
 #endif  // KFA_ADAPTER_NO_LAYER

@@ -19,6 +19,7 @@ enum class DataType : uint8_t {
   kDataTypeFp32 = 1,
   kDataTypeInt8 = 2,
   kDataTypeInt32 = 3,
+  kDataTypeFp16 = 4,
 };
 
 const char* DeviceName(DeviceType device_type);

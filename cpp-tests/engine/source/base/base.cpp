@@ -19,6 +19,8 @@ size_t DataTypeSize(DataType data_type) {
     case DataType::kDataTypeFp32:
     case DataType::kDataTypeInt32:
       return 4;
+    case DataType::kDataTypeFp16:
+      return 2;
     case DataType::kDataTypeInt8:
       return 1;
     default:

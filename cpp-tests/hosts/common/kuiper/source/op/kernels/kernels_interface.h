@@ -1,0 +1,16 @@
+#ifndef HOSTS_KERNELS_INTERFACE_H_
+#define HOSTS_KERNELS_INTERFACE_H_
+#include "base/cuda_config.h"
+#include "tensor/tensor.h"
+
+namespace kernel {
+typedef void (*MHAKernel)(int32_t pos, int32_t head_num, int32_t layer_index, int32_t seq_len,
+                          int32_t kv_dim, int32_t kv_mul, int32_t head_size,
+                          const tensor::Tensor& mha_out, const tensor::Tensor& query_tensor,
+                          const tensor::Tensor& score_tensor, const tensor::Tensor& key_cache_tensor,
+                          const tensor::Tensor& value_cache_tensor, base::DeviceType device_type,
+                          CudaConfig* config);
+
+MHAKernel get_mha_kernel(base::DeviceType device_type);
+}  // namespace kernel
+#endif  // HOSTS_KERNELS_INTERFACE_H_

@@ -1,0 +1,10 @@
+#include "kernels_interface.h"
+
+#include "cpu/mha_kernel.h"
+#include "cuda/mha_kernel.cuh"
+
+namespace kernel {
+MHAKernel get_mha_kernel(base::DeviceType device_type) {
+  return device_type == base::DeviceType::kDeviceCPU ? mha_kernel : mha_kernel_cu;
+}
+}  // namespace kernel
