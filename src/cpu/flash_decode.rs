@@ -12,11 +12,15 @@
 use crate::cpu::isa::Kernels;
 use crate::cpu::reason::Reason;
 use crate::cpu::rows::{self, CacheRows};
+use crate::cpu::softmax::{self, Log2Scale};
 use crate::cpu::threads;
 use crate::cpu::vector::{Element, MAX_LANES, Vector, with_element};
-use crate::cpu::{MAX_FLASH_HEAD_DIM, log_sum_exp, log2_scale, require_dtypes};
+use crate::cpu::{MAX_FLASH_HEAD_DIM, require_dtypes};
 use crate::error;
 use crate::problem::{Problem, View};
+
+/// The most query heads of a task, which bounds its scratch.
+const MOST_TASK_HEADS: usize = 1024;
 
 /// Tokens that are worth a run of their own where there are more threads than key/value heads.
 const SHORTEST_RUN: usize = 512;
@@ -35,6 +39,10 @@ pub struct DecodePlan {
     splits: usize,
     /// Key/value heads per task.
     task_heads: usize,
+    /// Query heads of a group per task, and tasks that share a group: more than one only of very
+    /// large groups, where a task has a single key/value head.
+    task_group: usize,
+    group_parts: usize,
     /// Tasks that share a run's heads.
     shares: usize,
     /// Floats of one head's running state: its sums, then maximum and denominator.
@@ -59,8 +67,11 @@ impl DecodePlan {
         let splits = p.kv_len.div_ceil(run);
         // Two tasks per thread even out a busy machine; one each is worth shorter reads.
         let wanted = |tasks: usize| tasks.div_ceil(p.batch * splits);
-        let shares = wanted(2 * threads).min(most_shares).max(wanted(threads)).min(p.kv_heads);
-        let task_heads = p.kv_heads.div_ceil(shares);
+        let group_parts = p.group().div_ceil(MOST_TASK_HEADS);
+        let task_group = p.group().div_ceil(group_parts).next_multiple_of(4).min(p.group());
+        let fewest_shares = p.kv_heads.div_ceil(MOST_TASK_HEADS / task_group.min(MOST_TASK_HEADS));
+        let shares = wanted(2 * threads).min(most_shares).max(wanted(threads)).max(fewest_shares);
+        let task_heads = p.kv_heads.div_ceil(shares.min(p.kv_heads));
         // Far enough to outlast memory's latency, near enough for the L2 cache to keep it.
         let ahead = (48 * 1024 / (task_heads * token_bytes)).max(2 * step).min(block);
         Self {
@@ -70,6 +81,8 @@ impl DecodePlan {
             run,
             splits,
             task_heads,
+            task_group,
+            group_parts: p.group().div_ceil(task_group),
             shares: p.kv_heads.div_ceil(task_heads),
             state_stride: (p.head_dim + 2).next_multiple_of(4),
         }
@@ -78,6 +91,12 @@ impl DecodePlan {
     /// Bytes for the states of all runs; none when a single run writes the output itself.
     fn workspace_size(&self, p: &Problem) -> usize {
         if self.splits == 1 { 0 } else { p.batch * self.splits * p.heads * self.state_stride * 4 }
+    }
+
+    /// Floats of a task's scratch.
+    fn scratch_floats(&self, p: &Problem) -> usize {
+        let state = if self.splits == 1 { self.state_stride } else { 0 };
+        self.task_heads * self.task_group * (p.head_dim + MAX_LANES + self.block + state)
     }
 
     /// The running state of a head of a run: in the workspace where runs are combined.
@@ -113,11 +132,10 @@ pub fn run(p: &Problem, kernels: &Kernels) -> error::Result<()> {
     if plan.workspace_size(p) > p.workspace_size {
         plan = DecodePlan::new(p, threads::count(), false);
     }
-    let heads = plan.task_heads * p.group();
-    let states = if plan.splits == 1 { heads * plan.state_stride } else { 0 };
-    let scratch = heads * (p.head_dim + MAX_LANES + plan.block) + states;
+    let scratch = plan.scratch_floats(p);
     let bytes = p.batch * p.kv_len * p.kv_heads * p.head_dim * 2 * p.key.dtype.size();
-    threads::run_on_team(p.batch * plan.splits * plan.shares, scratch, bytes, |task, scratch| {
+    let tasks = p.batch * plan.splits * plan.group_parts * plan.shares;
+    threads::run_on_team(tasks, scratch, bytes, |task, scratch| {
         // SAFETY: the table chose kernels that this CPU runs; `supports` accepted the problem.
         unsafe { (kernels.decode)(p, &plan, task, scratch) }
     })?;
@@ -149,13 +167,18 @@ unsafe fn attend_run<V: Vector, E: Element>(
     scratch: &mut [f32],
 ) {
     let (share, index) = (task % plan.shares, task / plan.shares);
+    let (part, index) = (index % plan.group_parts, index / plan.group_parts);
     let (batch, split) = (index / plan.splits, index % plan.splits);
     let first_kv_head = share * plan.task_heads;
     let kv_heads = first_kv_head..p.kv_heads.min(first_kv_head + plan.task_heads);
-    let group = p.group();
-    let heads = kv_heads.start * group..kv_heads.end * group;
+    // Parts of a group are those of a single key/value head, so heads are consecutive in any case.
+    let in_group = part * plan.task_group;
+    let group = plan.task_group.min(p.group() - in_group);
+    let first_head = kv_heads.start * p.group() + in_group;
+    let heads = first_head..first_head + kv_heads.len() * group;
     let first = split * plan.run;
     let end = p.kv_len.min(first + plan.run);
+    let scale = Log2Scale::new(p.scale);
     let query_stride = rows::query_stride::<V>(p.head_dim);
     let (query, rest) = scratch.split_at_mut(heads.len() * query_stride);
     let (scores, state) = rest.split_at_mut(heads.len() * plan.block);
@@ -177,11 +200,11 @@ unsafe fn attend_run<V: Vector, E: Element>(
         for head in heads.clone() {
             with_element!(p.query.dtype, Q => {
                 let from = p.query.head::<Q>(batch, 0, head);
-                rows::scale_query::<V, Q>(from, log2_scale(p), p.head_dim, task_heads.query(head));
+                rows::scale_query::<V, Q>(from, scale, p.head_dim, task_heads.query(head));
             });
             let state = task_heads.state(head);
             state.write_bytes(0, p.head_dim);
-            *state.add(p.head_dim) = f32::MIN;
+            *state.add(p.head_dim) = softmax::NO_MAX;
             *state.add(p.head_dim + 1) = 0.0;
         }
         for token in (first..end).step_by(plan.block) {
@@ -209,7 +232,7 @@ unsafe fn attend_run<V: Vector, E: Element>(
                 for kv_head in kv_heads.clone() {
                     prefetch(p.key, p.value, token, step, kv_head);
                     let keys = steps(p.key, kv_head, step);
-                    let head = kv_head * group;
+                    let head = first_head + (kv_head - first_kv_head) * group;
                     let scores = task_heads.scores(head).wrapping_add(step);
                     let query = task_heads.query(head);
                     rows::score::<V, E>(group, query, keys, scores, plan.block);
@@ -222,7 +245,7 @@ unsafe fn attend_run<V: Vector, E: Element>(
                 for kv_head in kv_heads.clone() {
                     prefetch(p.value, p.key, token + plan.block, step, kv_head);
                     let values = steps(p.value, kv_head, step);
-                    let head = kv_head * group;
+                    let head = first_head + (kv_head - first_kv_head) * group;
                     let weights = task_heads.scores(head).wrapping_add(step);
                     let sums = task_heads.state(head);
                     let stride = plan.state_stride;
@@ -297,7 +320,7 @@ pub unsafe fn combine<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, sc
     let total = scratch.as_mut_ptr();
     // SAFETY: every run of this head left its state in the workspace.
     unsafe {
-        let mut max = f32::MIN;
+        let mut max = softmax::NO_MAX;
         for split in 0..plan.splits {
             max = max.max(*split_state(split).add(p.head_dim));
         }
@@ -324,15 +347,22 @@ unsafe fn finish<V: Vector>(
     max: f32,
     sum: f32,
 ) {
+    let finish = softmax::finish(max, sum);
     // SAFETY: the row is inside the output, and the LSE pointer is null or inside its array.
     unsafe {
         with_element!(p.output.dtype, O => {
             let to = p.output.head::<O>(batch, 0, head);
-            rows::scale_row::<V, O>(sums, 1.0 / sum, p.head_dim, to);
+            rows::scale_row::<V, O>(sums, finish.factor, p.head_dim, to);
         });
         let lse = p.lse_at(batch, head, 0);
         if !lse.is_null() {
-            *lse = log_sum_exp(max, sum);
+            *lse = finish.lse;
         }
     }
+}
+
+/// Floats of the scratch of a task on so many threads.
+#[cfg(test)]
+pub fn scratch_floats(p: &Problem, threads: usize) -> usize {
+    DecodePlan::new(p, threads, false).scratch_floats(p)
 }

@@ -15,9 +15,10 @@
 use crate::cpu::isa::Kernels;
 use crate::cpu::reason::Reason;
 use crate::cpu::rows::{self, CacheRows};
+use crate::cpu::softmax::{self, Log2Scale};
 use crate::cpu::threads;
 use crate::cpu::vector::{Element, MAX_LANES, Vector, exp2_nonpositive, with_element};
-use crate::cpu::{MAX_FLASH_HEAD_DIM, log_sum_exp, log2_scale, require_dtypes};
+use crate::cpu::{MAX_FLASH_HEAD_DIM, require_dtypes};
 use crate::error;
 use crate::problem::Problem;
 use std::ops::Range;
@@ -25,6 +26,9 @@ use std::ops::Range;
 /// Query rows of a panel, whose scores stay in the L1 cache between the three steps: a multiple of
 /// every register block's rows.
 const PANEL: usize = 48;
+
+/// The most query heads of a tile, which bounds its scratch.
+const MOST_HEADS: usize = 1024;
 
 /// How many rows of memory packing looks ahead.
 const ROWS_AHEAD: usize = 8;
@@ -34,9 +38,13 @@ const MAX_BLOCK_ROWS: usize = 12;
 
 /// How a prefill problem is cut into tasks, and the shape of a task's scratch.
 pub struct PrefillPlan {
+    /// Query heads of a group per tile: all of them, unless the group is very large.
+    heads: usize,
+    /// Tiles that share a group's heads.
+    head_parts: usize,
     /// Query positions per tile.
     positions: usize,
-    /// Tiles per key/value head.
+    /// Tiles of positions.
     tiles: usize,
     /// Rows of a tile, rounded up to whole panels.
     rows: usize,
@@ -55,11 +63,14 @@ impl PrefillPlan {
         // Smaller tiles where there are few heads, so that every thread finds work.
         let pairs = p.batch * p.kv_heads;
         let shared = (p.q_len * p.group() * pairs).div_ceil(3 * threads).next_multiple_of(PANEL);
-        let positions = (most_rows.min(shared) / p.group()).clamp(1, p.q_len);
+        let heads = p.group().div_ceil(p.group().div_ceil(MOST_HEADS));
+        let positions = (most_rows.min(shared) / heads).clamp(1, p.q_len);
         Self {
+            heads,
+            head_parts: p.group().div_ceil(heads),
             positions,
             tiles: p.q_len.div_ceil(positions),
-            rows: (positions * p.group()).next_multiple_of(PANEL),
+            rows: (positions * heads).next_multiple_of(PANEL),
             keys,
             columns: p.head_dim.next_multiple_of(kernels.lanes),
         }
@@ -99,7 +110,8 @@ pub fn run(p: &Problem, kernels: &Kernels) -> error::Result<()> {
     let plan = PrefillPlan::new(p, kernels, threads::count());
     let scratch = plan.parts(p).iter().sum();
     let bytes = p.batch * p.heads * p.q_len * p.kv_len * 8;
-    threads::run(p.batch * p.kv_heads * plan.tiles, scratch, bytes, |task, scratch| {
+    let tasks = p.batch * p.kv_heads * plan.head_parts * plan.tiles;
+    threads::run(tasks, scratch, bytes, |task, scratch| {
         // SAFETY: the table chose kernels that this CPU runs; `supports` accepted the problem.
         unsafe { (kernels.prefill)(p, &plan, task, scratch) }
     })
@@ -111,6 +123,9 @@ struct Tile<'a> {
     plan: &'a PrefillPlan,
     batch: usize,
     kv_head: usize,
+    /// The query heads of the tile.
+    first_head: usize,
+    heads: usize,
     first_position: usize,
     /// Rows in use; the rest of the last panel repeats the last row's mask over zero queries.
     rows: usize,
@@ -133,11 +148,11 @@ struct Keys {
 
 impl Tile<'_> {
     fn head_of(&self, row: usize) -> usize {
-        self.kv_head * self.p.group() + row % self.p.group()
+        self.first_head + row % self.heads
     }
 
     fn position_of(&self, row: usize) -> usize {
-        self.first_position + row / self.p.group()
+        self.first_position + row / self.heads
     }
 
     /// Keys that a row of the tile sees, rows past the end like the last one.
@@ -207,16 +222,20 @@ pub unsafe fn task<
     });
     // Head by head, so that a head's keys and values come from a cache for all tiles but the first.
     // Causal tiles at the end see the most keys; starting with them keeps the threads even.
-    let pair = task / plan.tiles;
+    let (pair, part) = (task / plan.tiles / plan.head_parts, task / plan.tiles % plan.head_parts);
+    let (kv_head, in_group) = (pair % p.kv_heads, part * plan.heads);
+    let heads = plan.heads.min(p.group() - in_group);
     let first_position = (plan.tiles - 1 - task % plan.tiles) * plan.positions;
     let positions = plan.positions.min(p.q_len - first_position);
     let tile = Tile {
         p,
         plan,
         batch: pair / p.kv_heads,
-        kv_head: pair % p.kv_heads,
+        kv_head,
+        first_head: kv_head * p.group() + in_group,
+        heads,
         first_position,
-        rows: positions * p.group(),
+        rows: positions * heads,
         queries,
         keys,
         values,
@@ -253,7 +272,7 @@ pub unsafe fn task<
 /// Packs scaled queries as `[panel][d][row]` and starts the statistics and the output at zero.
 #[inline(always)]
 unsafe fn pack_queries<V: Vector, Q: Element>(tile: &Tile) {
-    let (p, plan, scale) = (tile.p, tile.plan, log2_scale(tile.p));
+    let (p, plan, scale) = (tile.p, tile.plan, Log2Scale::new(tile.p.scale));
     // SAFETY: as the task's.
     unsafe {
         tile.queries.write_bytes(0, plan.rows * p.head_dim);
@@ -266,14 +285,14 @@ unsafe fn pack_queries<V: Vector, Q: Element>(tile: &Tile) {
             for d in (0..p.head_dim).step_by(V::LANES) {
                 let mut lanes = [0.0f32; MAX_LANES];
                 let query: V = Q::load_up_to(from.add(d), p.head_dim - d);
-                query.mul(V::splat(scale)).store(lanes.as_mut_ptr());
+                scale.apply(query).store(lanes.as_mut_ptr());
                 for (i, lane) in lanes.iter().enumerate().take(V::LANES.min(p.head_dim - d)) {
                     *to.add((d + i) * PANEL) = *lane;
                 }
             }
         }
         for row in 0..plan.rows {
-            *tile.max.add(row) = f32::MIN;
+            *tile.max.add(row) = softmax::NO_MAX;
             *tile.sum.add(row) = 0.0;
         }
         tile.output.write_bytes(0, plan.rows * plan.columns);
@@ -482,7 +501,7 @@ unsafe fn sum_columns<V: Vector, const ROWS: usize, const VECTORS: usize>(
     }
 }
 
-/// Adds the values of a few more keys, which only some rows of a register block see, to one row.
+/// Adds the values of more keys, which only some rows of a register block see, to one row.
 #[inline(always)]
 unsafe fn sum_row<V: Vector>(
     tile: &Tile,
@@ -492,22 +511,25 @@ unsafe fn sum_row<V: Vector>(
     keys: Keys,
 ) {
     let p = tile.p;
-    // SAFETY: as the task's; neighbouring rows of a block differ by fewer keys than it has rows.
-    unsafe {
+    let sums = tile.output.wrapping_add(row * tile.plan.columns);
+    for first in more.clone().step_by(MAX_BLOCK_ROWS) {
+        let count = MAX_BLOCK_ROWS.min(more.end - first);
         let mut weights = [0.0f32; MAX_BLOCK_ROWS];
-        for (weight, key) in weights.iter_mut().zip(more.clone()) {
-            *weight = *tile.scores.add(key * PANEL + row - first_row);
+        // SAFETY: as the task's.
+        unsafe {
+            for (i, weight) in weights.iter_mut().enumerate().take(count) {
+                *weight = *tile.scores.add((first + i) * PANEL + row - first_row);
+            }
+            with_element!(p.value.dtype, E => {
+                let values = CacheRows::<E> {
+                    first: p.value.head(tile.batch, keys.first + first, tile.kv_head),
+                    stride: p.value.row_stride,
+                    count,
+                    head_dim: p.head_dim,
+                };
+                rows::accumulate::<V, E>(1, weights.as_ptr(), 0, values, sums, 0);
+            });
         }
-        let sums = tile.output.add(row * tile.plan.columns);
-        with_element!(p.value.dtype, E => {
-            let values = CacheRows::<E> {
-                first: p.value.head(tile.batch, keys.first + more.start, tile.kv_head),
-                stride: p.value.row_stride,
-                count: more.len(),
-                head_dim: p.head_dim,
-            };
-            rows::accumulate::<V, E>(1, weights.as_ptr(), 0, values, sums, 0);
-        });
     }
 }
 
@@ -519,15 +541,13 @@ unsafe fn write_output<V: Vector, O: Element>(tile: &Tile) {
     unsafe {
         for row in 0..tile.rows {
             let (position, head) = (tile.position_of(row), tile.head_of(row));
-            let sees_none = tile.visible_keys(row) == 0;
-            let (max, sum) = (*tile.max.add(row), *tile.sum.add(row));
+            let finish = softmax::finish(*tile.max.add(row), *tile.sum.add(row));
             let from = tile.output.add(row * tile.plan.columns);
             let to = p.output.head::<O>(tile.batch, position, head);
-            let factor = if sees_none { 0.0 } else { 1.0 / sum };
-            rows::scale_row::<V, O>(from, factor, p.head_dim, to);
+            rows::scale_row::<V, O>(from, finish.factor, p.head_dim, to);
             let lse = p.lse_at(tile.batch, head, position);
             if !lse.is_null() {
-                *lse = if sees_none { f32::NEG_INFINITY } else { log_sum_exp(max, sum) };
+                *lse = finish.lse;
             }
         }
     }
@@ -596,4 +616,10 @@ unsafe fn tile_product<V: Vector, const ROWS: usize, const VECTORS: usize>(
             }
         }
     }
+}
+
+/// Floats of the scratch of a task on so many threads.
+#[cfg(test)]
+pub fn scratch_floats(p: &Problem, kernels: &Kernels, threads: usize) -> usize {
+    PrefillPlan::new(p, kernels, threads).parts(p).iter().sum()
 }

@@ -10,6 +10,7 @@ mod pool;
 mod reason;
 mod rows;
 mod scratch;
+mod softmax;
 mod standard_mha;
 mod table;
 mod team;
@@ -120,14 +121,4 @@ fn require_dtypes(p: &Problem) -> std::result::Result<(), Reason> {
         return Ok(());
     }
     Err(Reason::Dtypes { query, key, value, output })
-}
-
-/// The factor of a query, so that the exponentials of softmax are powers of two.
-fn log2_scale(p: &Problem) -> f32 {
-    (f64::from(p.scale) * vector::LOG2_E) as f32
-}
-
-/// The natural log-sum-exp of a row from its statistics, whose maximum is in powers of two.
-fn log_sum_exp(max: f32, sum: f32) -> f32 {
-    (f64::from(max) / vector::LOG2_E + f64::from(sum).ln()) as f32
 }

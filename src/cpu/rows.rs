@@ -3,6 +3,7 @@
 //! Each key or value row is read once for up to four query rows. Register blocks keep eight
 //! independent accumulators, enough to cover the latency of fused multiply-adds.
 
+use crate::cpu::softmax::{self, Log2Scale};
 use crate::cpu::vector::{Element, Vector, exp2_nonpositive};
 use crate::problem::View;
 
@@ -63,14 +64,14 @@ pub const fn query_stride<V: Vector>(head_dim: usize) -> usize {
     head_dim.next_multiple_of(V::LANES)
 }
 
-/// Copies one query row times `scale`, padded with zeros to `query_stride`.
+/// Copies one query row times `scale`'s factors, padded with zeros to `query_stride`.
 ///
 /// # Safety
 /// As [`Vector`]; `to` holds `query_stride` floats.
 #[inline(always)]
 pub unsafe fn scale_query<V: Vector, E: Element>(
     from: *const E,
-    scale: f32,
+    scale: Log2Scale,
     head_dim: usize,
     to: *mut f32,
 ) {
@@ -78,7 +79,7 @@ pub unsafe fn scale_query<V: Vector, E: Element>(
     unsafe {
         for d in (0..head_dim).step_by(V::LANES) {
             let row: V = E::load_up_to(from.add(d), head_dim - d);
-            row.mul(V::splat(scale)).store(to.add(d));
+            scale.apply(row).store(to.add(d));
         }
     }
 }
@@ -168,7 +169,7 @@ unsafe fn score_blocks<V: Vector, E: Element, const R: usize, const T: usize>(
     }
 }
 
-/// The largest of `count >= 1` scores.
+/// The largest of `count` scores, or [`softmax::NO_MAX`].
 ///
 /// # Safety
 /// As [`Vector`].
@@ -177,7 +178,7 @@ pub unsafe fn max<V: Vector>(scores: *const f32, count: usize) -> f32 {
     // SAFETY: the caller's.
     unsafe {
         let whole = count / V::LANES * V::LANES;
-        let mut lanes = V::splat(f32::NEG_INFINITY);
+        let mut lanes = V::splat(softmax::NO_MAX);
         for i in (0..whole).step_by(V::LANES) {
             lanes = lanes.max(V::load(scores.add(i)));
         }

@@ -8,8 +8,9 @@
 use crate::cpu::isa::Kernels;
 use crate::cpu::reason::Reason;
 use crate::cpu::rows::{self, CacheRows};
+use crate::cpu::softmax::{self, Log2Scale};
 use crate::cpu::vector::{Element, Vector, with_element};
-use crate::cpu::{log_sum_exp, log2_scale, require_dtypes, threads};
+use crate::cpu::{require_dtypes, threads};
 use crate::error;
 use crate::problem::Problem;
 
@@ -105,6 +106,7 @@ unsafe fn score_and_weigh<V: Vector, E: Element>(
     let block = plan.block(p, task);
     let query_stride = rows::query_stride::<V>(p.head_dim);
     let query = scratch.as_mut_ptr();
+    let scale = Log2Scale::new(p.scale);
     // SAFETY: the block's rows and the keys they see are inside the problem; scratch holds ROWS
     // query rows and the workspace this block's scores.
     unsafe {
@@ -112,7 +114,7 @@ unsafe fn score_and_weigh<V: Vector, E: Element>(
             with_element!(p.query.dtype, Q => {
                 let from = p.query.head::<Q>(block.batch, block.row + r, block.head);
                 let to = query.add(r * query_stride);
-                rows::scale_query::<V, Q>(from, log2_scale(p), p.head_dim, to);
+                rows::scale_query::<V, Q>(from, scale, p.head_dim, to);
             });
         }
         let keys = CacheRows::<E> {
@@ -126,15 +128,12 @@ unsafe fn score_and_weigh<V: Vector, E: Element>(
             let visible = p.visible_keys(block.row + r);
             let scores = block.scores.add(r * p.kv_len);
             let lse = p.lse_at(block.batch, block.head, block.row + r);
-            let mut log_sum = f32::NEG_INFINITY;
-            if visible > 0 {
-                let max = rows::max::<V>(scores, visible);
-                let sum = rows::exponentiate::<V>(scores, visible, max);
-                rows::scale_row::<V, f32>(scores, 1.0 / sum, visible, scores);
-                log_sum = log_sum_exp(max, sum);
-            }
+            let max = rows::max::<V>(scores, visible);
+            let sum = rows::exponentiate::<V>(scores, visible, max);
+            let finish = softmax::finish(max, sum);
+            rows::scale_row::<V, f32>(scores, finish.factor, visible, scores);
             if !lse.is_null() {
-                *lse = log_sum;
+                *lse = finish.lse;
             }
         }
     }

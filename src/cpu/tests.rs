@@ -3,15 +3,16 @@
 //! Inputs are random, outputs poisoned and guarded, and every float between or beyond the valid
 //! elements of an input is NaN, so that a read out of place shows.
 
+use super::float_state::flushing_denormals;
 use super::isa::{Isa, Kernels};
 use super::table::{Entry, TABLE};
 use super::threads;
-use super::vector::{MAX_LANES, ROUND, Vector};
+use super::vector::{MAX_LANES, ROUND, Vector, exp2_nonpositive};
 use crate::abi::DEFAULT_DESC;
 use crate::abi::*;
 use crate::dtype::Dtype;
 use crate::problem::{Check, Problem};
-use crate::reference::{self, Shape, Tensor};
+use crate::reference::{self, Elements, Shape, Tensor};
 use crate::settings::Mode;
 use half::{bf16, f16};
 
@@ -560,6 +561,268 @@ fn nan_in_a_visible_token_is_not_hidden() {
     }
 }
 
+/// A dense float32 problem over arrays of its own: every key, value and query can be set.
+struct Dense {
+    shape: Shape,
+    query: Vec<f32>,
+    key: Vec<f32>,
+    value: Vec<f32>,
+    output: Vec<f32>,
+    lse: Vec<f32>,
+}
+
+impl Dense {
+    fn new(shape: Shape, seed: u64) -> Self {
+        let mut random = Random(seed);
+        let Shape { batch, q_len, kv_len, heads, kv_heads, head_dim, .. } = shape;
+        let mut floats = |count: usize| (0..count).map(|_| random.normal()).collect::<Vec<f32>>();
+        let queries = batch * q_len * heads * head_dim;
+        let keys = batch * kv_len * kv_heads * head_dim;
+        Self {
+            shape,
+            query: floats(queries),
+            key: floats(keys),
+            value: floats(keys),
+            output: vec![f32::NAN; queries],
+            lse: vec![f32::NAN; batch * heads * q_len],
+        }
+    }
+
+    /// Poisons the results and runs an entry; false if it does not serve the problem.
+    fn run(&mut self, entry: &Entry) -> bool {
+        self.output.fill(f32::NAN);
+        self.lse.fill(f32::NAN);
+        let view = |data: &mut [f32]| kfa_tensor_view {
+            data: data.as_mut_ptr().cast(),
+            ..crate::abi::NO_VIEW
+        };
+        let desc = kfa_attention_desc {
+            is_causal: i32::from(self.shape.causal),
+            batch: self.shape.batch as i32,
+            q_len: self.shape.q_len as i32,
+            kv_len: self.shape.kv_len as i32,
+            heads: self.shape.heads as i32,
+            kv_heads: self.shape.kv_heads as i32,
+            head_dim: self.shape.head_dim as i32,
+            softmax_scale: self.shape.scale as f32,
+            query: view(&mut self.query),
+            key: view(&mut self.key),
+            value: view(&mut self.value),
+            output: view(&mut self.output),
+            lse: self.lse.as_mut_ptr(),
+            ..DEFAULT_DESC
+        };
+        run_entry(entry, &desc)
+    }
+
+    /// Output rows, each of one query row and head, in the order of the LSE.
+    fn row(&self, head: usize, row: usize) -> (&[f32], f32) {
+        let Shape { q_len, heads, head_dim, .. } = self.shape;
+        let start = (row * heads + head) * head_dim;
+        (&self.output[start..start + head_dim], self.lse[head * q_len + row])
+    }
+}
+
+/// One NaN of any payload in a visible query, key or value makes the rows that see it NaN, and no
+/// other row of any head.
+#[test]
+fn a_visible_nan_poisons_its_own_rows_and_no_other() {
+    for entry in entries() {
+        for (q_len, kv_len) in [(1, 70), (37, 70), (70, 70)] {
+            let shape = Case::plain(q_len, kv_len, 4, 2, 19).shape;
+            let mut clean = Dense::new(shape, 21);
+            if !clean.run(entry) {
+                continue;
+            }
+            for payload in NAN_PAYLOADS {
+                for (which, token) in [(0, 0), (1, 40), (1, 69), (2, 40), (2, 0)] {
+                    let mut dense = Dense::new(shape, 21);
+                    // In the second key/value head, or the third head.
+                    let (tensor, heads, head) = match which {
+                        0 => (&mut dense.query, 4, 2),
+                        1 => (&mut dense.key, 2, 1),
+                        _ => (&mut dense.value, 2, 1),
+                    };
+                    tensor[(token * heads + head) * 19 + 7] = f32::from_bits(payload);
+                    dense.run(entry);
+                    for head in 0..4 {
+                        for row in 0..q_len {
+                            let sees = match which {
+                                0 => head == 2 && row == token,
+                                _ => head >= 2 && token <= kv_len - q_len + row,
+                            };
+                            let ((got, lse), (want, want_lse)) =
+                                (dense.row(head, row), clean.row(head, row));
+                            let place = (entry.name(), q_len, which, token, head, row, payload);
+                            if !sees {
+                                assert!(got == want && lse == want_lse, "{place:?}: {got:?}");
+                            } else if which == 2 {
+                                assert!(got[7].is_nan() && lse == want_lse, "{place:?}: {got:?}");
+                            } else {
+                                let all = got.iter().all(|x| x.is_nan()) && lse.is_nan();
+                                assert!(all, "{place:?}: {got:?} {lse}");
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A row whose visible scores are all -infinity is a row without keys; one finite score makes it that
+/// key's.
+#[test]
+fn scores_of_minus_infinity_are_keys_that_do_not_exist() {
+    for entry in entries() {
+        for (q_len, kv_len) in [(1, 5), (1, 3000), (30, 30), (60, 200)] {
+            let shape = Case::plain(q_len, kv_len, 4, 2, 16).shape;
+            let mut dense = Dense::new(shape, 3);
+            dense.query.fill(1.0);
+            let finite = kv_len - 2;
+            for (i, key) in dense.key.iter_mut().enumerate() {
+                if i / 32 != finite && i % 16 == 3 {
+                    *key = f32::NEG_INFINITY;
+                }
+            }
+            if !dense.run(entry) {
+                continue;
+            }
+            for head in 0..4 {
+                for row in 0..q_len {
+                    let (got, lse) = dense.row(head, row);
+                    let place = (entry.name(), q_len, kv_len, head, row);
+                    if kv_len - q_len + row < finite {
+                        assert!(got.iter().all(|x| *x == 0.0), "{place:?}: {got:?}");
+                        assert_eq!(lse, f32::NEG_INFINITY, "{place:?}");
+                    } else {
+                        let value = &dense.value[(finite * 2 + head / 2) * 16..][..16];
+                        assert_eq!(got, value, "{place:?}");
+                        assert!(lse.is_finite(), "{place:?}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A weight that float32 cannot hold is 0, whatever it weighs; and values may be as large as their
+/// weighted sum before the division allows: FLT_MAX over the number of keys at least.
+#[test]
+fn weights_reach_zero_and_values_the_edge_of_their_range() {
+    for entry in entries() {
+        for q_len in [1, 20] {
+            let mut shape = Case::plain(q_len, 100, 2, 1, 16).shape;
+            (shape.scale, shape.causal) = (1.0, false);
+            let mut dense = Dense::new(shape, 8);
+            // Scores 0 and -200, values 1 and 3e38.
+            dense.query.fill(1.0);
+            dense.key.fill(-12.5);
+            dense.value.fill(3e38);
+            dense.key[..16].fill(0.0);
+            dense.value[..16].fill(1.0);
+            if !dense.run(entry) {
+                continue;
+            }
+            assert!(dense.output.iter().all(|x| *x == 1.0), "{}: {:?}", entry.name(), dense.output);
+            // A hundred equal keys of the largest values that are in range.
+            let edge = f32::MAX / 128.0;
+            dense.key.fill(0.0);
+            dense.value.fill(edge);
+            dense.run(entry);
+            let near = |x: &f32| (x / edge - 1.0).abs() < 1e-6;
+            assert!(dense.output.iter().all(near), "{}: {:?}", entry.name(), dense.output);
+        }
+    }
+}
+
+/// Scales whose product with log2(e) no float32 holds, or only some digits of.
+#[test]
+fn extreme_scales_keep_their_digits() {
+    for entry in entries() {
+        for q_len in [1, 20] {
+            for (scale, size) in [(3e38f32, 1e-19f32), (1.5e-40, 3e19), (-3e38, 1e-19)] {
+                let mut shape = Case::plain(q_len, 40, 2, 1, 8).shape;
+                shape.scale = f64::from(scale);
+                let mut dense = Dense::new(shape, 14);
+                dense.query.iter_mut().for_each(|x| *x *= size);
+                dense.key.iter_mut().for_each(|x| *x *= size);
+                if !dense.run(entry) {
+                    continue;
+                }
+                let tensor = |data, heads: usize| Tensor {
+                    data,
+                    batch_stride: 0,
+                    row_stride: heads * 8,
+                    head_stride: 8,
+                };
+                let (want, _) = reference::attention(
+                    shape,
+                    tensor(Elements::F32(&dense.query), 2),
+                    tensor(Elements::F32(&dense.key), 1),
+                    tensor(Elements::F32(&dense.value), 1),
+                );
+                for (got, want) in dense.output.iter().zip(&want) {
+                    let error = (f64::from(*got) - want).abs();
+                    assert!(error < 3e-5, "{} at scale {scale}: {got}, {want}", entry.name());
+                }
+            }
+        }
+    }
+}
+
+/// What a task keeps of its heads does not grow with them.
+#[test]
+fn thousands_of_heads_share_a_key() {
+    for heads in [1300, 5000] {
+        check_all([Case::plain(1, 70, heads, 1, 8), Case::plain(3, 20, heads, 1, 8)]);
+    }
+    let scratch = |heads: usize, kv_heads: usize| {
+        let dense = Dense::new(Case::plain(1, 1, 1, 1, 1).shape, 1);
+        let view =
+            kfa_tensor_view { data: dense.query.as_ptr().cast_mut().cast(), ..crate::abi::NO_VIEW };
+        let desc = kfa_attention_desc {
+            q_len: 1,
+            kv_len: 4096,
+            heads: heads as i32,
+            kv_heads: kv_heads as i32,
+            head_dim: 64,
+            query: view,
+            key: view,
+            value: view,
+            output: view,
+            ..DEFAULT_DESC
+        };
+        let p = Problem::new(&desc, Check::Shape).unwrap();
+        super::flash_decode::scratch_floats(&p, 1).max(super::flash_prefill::scratch_floats(
+            &p,
+            entries().next().unwrap().kernels,
+            1,
+        ))
+    };
+    let most = scratch(1 << 20, 1).max(scratch(1 << 20, 1 << 20)).max(scratch(1 << 20, 1 << 10));
+    assert!(most * 4 < 8 << 20, "{most} floats");
+}
+
+/// With denormals flushed by the caller and not by the helpers, bits would depend on who did what.
+#[test]
+fn denormals_come_out_the_same_whatever_the_caller_s_float_state() {
+    for entry in entries() {
+        for q_len in [1, 64] {
+            let mut dense = Dense::new(Case::plain(q_len, 900, 4, 2, 64).shape, 17);
+            dense.value.iter_mut().for_each(|x| *x *= 1e-39);
+            if !dense.run(entry) {
+                continue;
+            }
+            let want: Vec<u32> = dense.output.iter().map(|x| x.to_bits()).collect();
+            assert!(dense.output.iter().any(|x| x.is_subnormal()));
+            flushing_denormals(|| dense.run(entry));
+            let got: Vec<u32> = dense.output.iter().map(|x| x.to_bits()).collect();
+            assert!(got == want, "{}", entry.name());
+        }
+    }
+}
+
 #[test]
 fn results_depend_on_threads_only_where_allowed_and_never_on_the_run() {
     let outputs: Vec<Vec<u32>> = [(1, true), (2, true), (7, true), (7, false), (7, false)]
@@ -623,6 +886,10 @@ fn table_lists_flash_before_standard_and_strong_before_weak() {
     assert!(entries().any(|entry| entry.kernels.isa == Isa::Portable));
 }
 
+/// Quiet and signalling, of either sign, with bits set where exponents are shifted to.
+const NAN_PAYLOADS: [u32; 6] =
+    [0x7fc0_0000, 0xffff_ffff, 0x7fc0_0001, 0x7f80_0001, 0xffc0_00ff, 0x7fff_ff81];
+
 /// What [`Vector`] promises beyond arithmetic: which lane wins beside NaN, how many lanes partial
 /// loads and stores touch, and what float32 numbers become in 16 bits.
 ///
@@ -647,8 +914,21 @@ pub unsafe fn vector_contract<V: Vector>() {
             let same = |got: &f32| got.to_bits() == f32::to_bits(larger);
             assert!(lanes_of(left.max(right)).iter().all(same), "max({a}, {b})");
         }
-        let tiny = V::splat(1.5).scale_by_power_of_two(V::splat(ROUND - 126.0));
-        assert_eq!(lanes_of(tiny), vec![1.5 * f32::MIN_POSITIVE; V::LANES]);
+        for n in 0..=254u16 {
+            let power = V::splat(ROUND + f32::from(n)).power_of_two();
+            let want = f32::from_bits(u32::from(n) << 23);
+            assert_eq!(lanes_of(power), vec![want; V::LANES]);
+        }
+        for (x, want) in [(0.0, 1.0), (-1.0, 0.5), (-125.0, 125f32.exp2().recip())]
+            .into_iter()
+            .chain([-125.6, -126.0, -127.0, -1e30, f32::NEG_INFINITY].map(|x| (x, 0.0)))
+        {
+            assert_eq!(lanes_of(exp2_nonpositive(V::splat(x))), vec![want; V::LANES], "2^{x}");
+        }
+        for payload in NAN_PAYLOADS {
+            let powers = lanes_of(exp2_nonpositive(V::splat(f32::from_bits(payload))));
+            assert!(powers.iter().all(|power| power.is_nan()), "2^NaN({payload:#x}) is {powers:?}");
+        }
         for count in 0..V::LANES {
             let part = lanes_of(V::load_partial(numbers.as_ptr(), count));
             assert!(part.iter().enumerate().all(|(i, x)| *x == if i < count { 7.5 } else { 0.0 }));
@@ -722,15 +1002,15 @@ fn exponential_is_accurate_to_about_an_ulp() {
     // Where 2^x is tiny, 1 + 2^x is 1 and the kernel's output is 2^x itself.
     for entry in entries() {
         for step in 0..20_000 {
-            let x = -25.5 - step as f32 * (126.0 - 25.5) / 20_000.0;
+            let x = -25.5 - step as f32 * (125.5 - 25.5) / 20_000.0;
             let (got, want) = (exp_through(entry.kernels, x), f64::from(x).exp2());
             let ulp =
                 f64::from(f32::from_bits((want as f32).to_bits() + 1)) - f64::from(want as f32);
             let error = (f64::from(got) - want).abs() / ulp;
             assert!(error <= 1.25, "{}: 2^{x} is {got}, off by {error} ulp", entry.name());
         }
-        for x in [-127.0, -1e30, f32::NEG_INFINITY] {
-            assert_eq!(exp_through(entry.kernels, x), f32::MIN_POSITIVE, "2^{x}");
+        for x in [-125.6, -126.0, -127.0, -1e30, f32::NEG_INFINITY] {
+            assert_eq!(exp_through(entry.kernels, x), 0.0, "2^{x}");
         }
     }
 }

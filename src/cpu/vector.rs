@@ -40,9 +40,9 @@ pub trait Vector: Copy {
     unsafe fn mul_add(self, factor: Self, addend: Self) -> Self;
     /// Lanes of `then` where `left < right`, of `otherwise` elsewhere and where either is NaN.
     unsafe fn select_less(left: Self, right: Self, then: Self, otherwise: Self) -> Self;
-    /// Multiplies by 2 to the power of integers n, given as n + [`ROUND`], that keep the result a
-    /// normal number.
-    unsafe fn scale_by_power_of_two(self, biased: Self) -> Self;
+    /// Moves the lowest nine bits of each lane to its top: 2^(n - 127) for an integer n in 1..=254
+    /// that the lowest bits hold, 0 for n = 0.
+    unsafe fn power_of_two(self) -> Self;
     unsafe fn reduce_add(self) -> f32;
     unsafe fn reduce_max(self) -> f32;
     /// Hints that the cache line at `address` is wanted in the L2 cache; any address is allowed.
@@ -55,29 +55,31 @@ pub const ROUND: f32 = 12_582_912.0;
 /// Softmax works on scores times this, so that its weights are powers of two.
 pub const LOG2_E: f64 = std::f64::consts::LOG2_E;
 
-/// The exponents below this are raised to it: 2^-126 is nothing beside row sums of at least 1, and
-/// scaling by it keeps numbers normal.
+/// Where 2^x ends: exponents that round to this give 0, which keeps all other results normal.
 const MIN_EXPONENT: f32 = -126.0;
 
-/// 2^x for x <= 0, the only range softmax needs; 2^-126 for anything lower, and NaN for NaN.
+/// 2^x for x <= 0, the only range softmax needs; 0 from x = -125.5 on, and NaN for NaN.
 ///
-/// x = n + f with |f| <= 1/2, which is exact; 2^f by a polynomial, then a shift of the exponent by
-/// n. At most 1 ulp off, 1.25 without fused multiply-adds.
+/// x = n + f with |f| <= 1/2, which is exact; twice 2^f by a polynomial, then times 2^(n - 1) by
+/// arithmetic on the exponent's bits. At most 1 ulp off, 1.25 without fused multiply-adds.
 ///
 /// # Safety
 /// As [`Vector`].
 #[inline(always)]
 pub unsafe fn exp2_nonpositive<V: Vector>(x: V) -> V {
+    /// Adding it leaves n + 126 in the lowest bits.
+    const BIAS: f32 = ROUND - MIN_EXPONENT;
     // SAFETY: the caller's.
     unsafe {
         let clamped = V::splat(MIN_EXPONENT).max(x);
-        let biased = clamped.add(V::splat(ROUND));
-        let f = clamped.sub(biased.sub(V::splat(ROUND)));
-        let mut p = V::splat(EXP2_POLYNOMIAL[0]);
+        let biased = clamped.add(V::splat(BIAS));
+        let f = clamped.sub(biased.sub(V::splat(BIAS)));
+        let mut p = V::splat(2.0 * EXP2_POLYNOMIAL[0]);
         for coefficient in &EXP2_POLYNOMIAL[1..] {
-            p = p.mul_add(f, V::splat(*coefficient));
+            p = p.mul_add(f, V::splat(2.0 * *coefficient));
         }
-        p.scale_by_power_of_two(biased)
+        // A product, so that a NaN of any payload stays one.
+        p.mul(biased.power_of_two())
     }
 }
 

@@ -101,10 +101,10 @@ impl Vector for F32x8 {
         }
     }
     #[inline(always)]
-    unsafe fn scale_by_power_of_two(self, biased: Self) -> Self {
+    unsafe fn power_of_two(self) -> Self {
         unsafe {
-            let shift = _mm256_slli_epi32::<23>(_mm256_castps_si256(biased.0));
-            Self(_mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(self.0), shift)))
+            let bits = _mm256_castps_si256(self.0);
+            Self(_mm256_castsi256_ps(_mm256_slli_epi32::<23>(bits)))
         }
     }
     #[inline(always)]

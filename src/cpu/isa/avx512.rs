@@ -1,7 +1,7 @@
 //! AVX-512 F and DQ: 16 lanes, 32 registers, masks for partial vectors.
 
 use crate::cpu::isa::{Isa, instantiate};
-use crate::cpu::vector::{ROUND, Vector};
+use crate::cpu::vector::Vector;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
 
@@ -99,8 +99,11 @@ impl Vector for F32x16 {
         }
     }
     #[inline(always)]
-    unsafe fn scale_by_power_of_two(self, biased: Self) -> Self {
-        unsafe { Self(_mm512_scalef_ps(self.0, biased.sub(Self::splat(ROUND)).0)) }
+    unsafe fn power_of_two(self) -> Self {
+        unsafe {
+            let bits = _mm512_castps_si512(self.0);
+            Self(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(bits)))
+        }
     }
     #[inline(always)]
     unsafe fn reduce_add(self) -> f32 {

@@ -120,11 +120,8 @@ impl Vector for F32x4 {
         unsafe { Self(vbslq_f32(vcltq_f32(left.0, right.0), then.0, otherwise.0)) }
     }
     #[inline(always)]
-    unsafe fn scale_by_power_of_two(self, biased: Self) -> Self {
-        unsafe {
-            let shift = vshlq_n_u32::<23>(vreinterpretq_u32_f32(biased.0));
-            Self(vreinterpretq_f32_u32(vaddq_u32(vreinterpretq_u32_f32(self.0), shift)))
-        }
+    unsafe fn power_of_two(self) -> Self {
+        unsafe { Self(vreinterpretq_f32_u32(vshlq_n_u32::<23>(vreinterpretq_u32_f32(self.0)))) }
     }
     #[inline(always)]
     unsafe fn reduce_add(self) -> f32 {

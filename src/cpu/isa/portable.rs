@@ -97,10 +97,8 @@ impl Vector for F32x4 {
         }))
     }
     #[inline(always)]
-    unsafe fn scale_by_power_of_two(self, biased: Self) -> Self {
-        self.zip(biased, |value, biased| {
-            f32::from_bits(value.to_bits().wrapping_add(biased.to_bits() << 23))
-        })
+    unsafe fn power_of_two(self) -> Self {
+        Self(self.0.map(|lane| f32::from_bits(lane.to_bits() << 23)))
     }
     #[inline(always)]
     unsafe fn reduce_add(self) -> f32 {
