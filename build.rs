@@ -1,4 +1,4 @@
-//! Gives the shared library its soname, compiles the CUDA kernels where nvcc is found, and on
+//! Gives the shared library its soname and symbol versions, compiles the CUDA kernels where nvcc is found, and on
 //! request generates the C header.
 
 #[path = "kernels/build.rs"]
@@ -12,7 +12,14 @@ fn main() {
     println!("cargo:rerun-if-changed=build.rs");
     if env::var("CARGO_CFG_TARGET_OS").as_deref() == Ok("linux") {
         let major = env::var("CARGO_PKG_VERSION_MAJOR").unwrap();
-        println!("cargo:rustc-cdylib-link-arg=-Wl,-soname,libkuiper_flash_attention.so.{major}");
+        let link = |argument: &str| println!("cargo:rustc-cdylib-link-arg={argument}");
+        link(&format!("-Wl,-soname,libkuiper_flash_attention.so.{major}"));
+        // Every symbol's version node is the soname. A script cannot name one, as rustc passes its
+        // own, and lld does not know the option.
+        link("-fuse-ld=bfd");
+        link("-Wl,--default-symver");
+        // Helper threads run the library's code until the process ends: dlclose leaves it there.
+        link("-Wl,-z,nodelete");
     }
     println!("cargo:rustc-env=KFA_BUILD_TARGET={}", env::var("TARGET").unwrap());
     println!("cargo:rustc-env=KFA_BUILD_PROFILE={}", env::var("PROFILE").unwrap());
