@@ -81,8 +81,9 @@ pub type kfa_log_level = i32;
 pub const KFA_LOG_WARNING: kfa_log_level = 1;
 
 /// Receives log lines (without a newline) from any thread that calls the library.
-pub type kfa_log_callback =
-    Option<unsafe extern "C" fn(level: kfa_log_level, message: *const c_char, user: *mut c_void)>;
+pub type kfa_log_callback = Option<
+    unsafe extern "C-unwind" fn(level: kfa_log_level, message: *const c_char, user: *mut c_void),
+>;
 
 /// A dense tensor as the engine hands it over: flat memory, a count, a type and a place.
 #[repr(C)]

@@ -45,18 +45,22 @@ impl std::error::Error for Error {}
 
 thread_local! {
     static LAST_MESSAGE: RefCell<CString> = RefCell::default();
+    /// Without a destructor: there for as long as the thread runs.
     static LAST_KERNEL: Cell<&'static CStr> = const { Cell::new(c"") };
 }
 
 /// Keeps the message of this thread's last failed call for `kfa_last_error_message`.
 pub fn set_last_message(message: &str) {
     let text = CString::new(message.replace('\0', " ")).unwrap_or_default();
-    LAST_MESSAGE.with(|last| *last.borrow_mut() = text);
+    // A thread whose variables are destroyed already keeps none; the status says enough.
+    let _ = LAST_MESSAGE.try_with(|last| *last.borrow_mut() = text);
 }
 
 /// The message of this thread's last failed call; valid until the next failure on the thread.
 pub fn last_message() -> *const std::ffi::c_char {
-    LAST_MESSAGE.with(|last| last.borrow().as_ptr())
+    LAST_MESSAGE
+        .try_with(|last| last.borrow().as_ptr())
+        .unwrap_or(c"no message: it was destroyed with the ending thread's variables".as_ptr())
 }
 
 /// Remembers which kernel served this thread's last successful call.

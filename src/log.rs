@@ -1,12 +1,23 @@
 //! Where warnings go: the caller's callback, or standard error.
+//!
+//! A warning is found deep inside a call, often while something is found out once for the process.
+//! It waits until the exported function is about to return, so that a callback runs outside every
+//! lock and initialisation and may itself call the library.
 
 use crate::abi::{KFA_LOG_WARNING, kfa_log_callback, kfa_log_level};
-use std::ffi::{CString, c_void};
-use std::sync::RwLock;
+use arc_swap::ArcSwapOption;
+use std::cell::Cell;
+use std::ffi::{CString, c_char, c_void};
+use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{mem, process, thread};
 
 struct Sink {
-    callback: kfa_log_callback,
+    callback: unsafe extern "C-unwind" fn(kfa_log_level, *const c_char, *mut c_void),
     user: *mut c_void,
+    process: u32,
 }
 
 // SAFETY: `user` is only handed back to the callback, which the API requires to be thread-safe.
@@ -14,30 +25,72 @@ unsafe impl Send for Sink {}
 // SAFETY: as above.
 unsafe impl Sync for Sink {}
 
-static SINK: RwLock<Sink> = RwLock::new(Sink { callback: None, user: std::ptr::null_mut() });
+/// The callback; standard error where there is none. Whoever calls it holds a reference meanwhile.
+static SINK: ArcSwapOption<Sink> = ArcSwapOption::const_empty();
 
-/// Sends log lines to `callback`, or to standard error when it is null.
+/// Warnings that were found and not yet delivered.
+static PENDING: Mutex<Vec<String>> = Mutex::new(Vec::new());
+/// Whether there are any: all that a call without a warning pays for.
+static ANY_PENDING: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// Whether this thread is inside its callback. Without a destructor, so that it can be asked
+    /// for as long as the thread runs.
+    static DELIVERING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Sends log lines to `callback`, or to standard error when it is null. Returns when no other
+/// thread is inside the callback before; inside a callback it does not wait, as two threads would
+/// wait for each other.
 pub fn set_callback(callback: kfa_log_callback, user: *mut c_void) {
-    *SINK.write().unwrap_or_else(|poisoned| poisoned.into_inner()) = Sink { callback, user };
+    let sink = callback.map(|callback| Arc::new(Sink { callback, user, process: process::id() }));
+    let Some(mut before) = SINK.swap(sink) else { return };
+    // A forked child has lost the threads that were inside its parent's callback.
+    let may_wait = !DELIVERING.get() && before.process == process::id();
+    while may_wait && Arc::get_mut(&mut before).is_none() {
+        thread::sleep(Duration::from_micros(100));
+    }
 }
 
 /// Logs something that the caller should know although the call went on.
 pub fn warning(message: &str) {
-    line(KFA_LOG_WARNING, message);
+    let mut pending = pending();
+    pending.push(message.to_owned());
+    ANY_PENDING.store(true, Ordering::Relaxed);
+}
+
+/// Hands over what is pending; for the end of an exported function, where nothing is held. What a
+/// callback's own calls log waits for the next call.
+pub fn deliver() {
+    if !ANY_PENDING.load(Ordering::Relaxed) || DELIVERING.replace(true) {
+        return;
+    }
+    let messages = {
+        let mut pending = pending();
+        ANY_PENDING.store(false, Ordering::Relaxed);
+        mem::take(&mut *pending)
+    };
+    for message in messages {
+        line(KFA_LOG_WARNING, &message);
+    }
+    DELIVERING.set(false);
+}
+
+fn pending() -> MutexGuard<'static, Vec<String>> {
+    PENDING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn line(level: kfa_log_level, message: &str) {
-    // The lock is released before the callback runs, so that a callback may set another one.
-    let (callback, user) = {
-        let sink = SINK.read().unwrap_or_else(|poisoned| poisoned.into_inner());
-        (sink.callback, sink.user)
-    };
-    match callback {
-        None => eprintln!("kuiper_flash_attention: {message}"),
-        Some(callback) => {
+    match SINK.load_full() {
+        // A standard error that cannot be written is no failure of the call.
+        None => {
+            let line = format!("kuiper_flash_attention: {message}\n");
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
+        Some(sink) => {
             let text = CString::new(message.replace('\0', " ")).unwrap_or_default();
             // SAFETY: the caller registered this function for exactly these arguments.
-            unsafe { callback(level, text.as_ptr(), user) }
+            unsafe { (sink.callback)(level, text.as_ptr(), sink.user) }
         }
     }
 }

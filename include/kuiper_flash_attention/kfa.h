@@ -827,7 +827,9 @@ const char *kfa_build_info(void);
 
 /**
  * Message of this thread's last failed call: which argument, its value, what was expected. Never
- * NULL; empty before the first failure; valid until the thread's next failure.
+ * NULL; empty before the first failure; valid until the thread's next failure or its end. Where the
+ * thread has already destroyed its variables (in a destructor or an `atexit` handler) messages are
+ * not kept, and this says so.
  */
 const char *kfa_last_error_message(void);
 
@@ -837,7 +839,19 @@ const char *kfa_last_error_message(void);
 const char *kfa_status_name(kfa_status status);
 
 /**
- * Sets where warnings go. NULL (the default) writes them to standard error.
+ * Sets where warnings go. NULL (the default) writes them to standard error; one that cannot be
+ * written there is lost, and no call fails for it.
+ *
+ * The callback runs at the end of a call into the library, on a thread that called it, and may call
+ * the library itself, this function included. What such calls log comes with a later call.
+ *
+ * When this function returns, no other thread is inside the callback before, and none will enter
+ * it, so that `user` may be freed. It waits for that: hold no lock that the callback takes. Only
+ * where a callback calls it does it return at once, and other threads may be inside for a little
+ * longer.
+ *
+ * A callback must return. It must not leave by `longjmp`; a C++ exception that leaves it ends the
+ * process.
  *
  * @param[in] callback  called from any thread that calls the library.
  * @param[in] user      handed back to the callback.

@@ -1,6 +1,6 @@
 //! Level 3 of the API: the attention problem.
 
-use super::{boundary, read, write};
+use super::{boundary, read, recall, write};
 use crate::abi::*;
 use crate::error::Error;
 use crate::merge;
@@ -143,7 +143,7 @@ pub unsafe extern "C" fn kfa_attention_merge(desc: *const kfa_merge_desc) -> kfa
 /// `cpu.flash_decode.avx2`; empty before the first. Never NULL; valid for ever.
 #[unsafe(no_mangle)]
 pub extern "C" fn kfa_last_kernel_name() -> *const c_char {
-    error::last_kernel().as_ptr()
+    recall(c"", error::last_kernel).as_ptr()
 }
 
 /// Validates a description behind a pointer.

@@ -7,12 +7,13 @@ use crate::engine::{Call, FLASH_NAMES, Geometry, MHA_NAMES, run_on_cpu};
 use crate::error::{Error, Result};
 use crate::problem::{Check, Device, Problem};
 use crate::{cuda, dispatch};
-use std::cell::RefCell;
+use std::cell::Cell;
 use std::ffi::c_void;
 
 thread_local! {
-    /// Split states of flash decode on the CPU; grows, and is kept.
-    static WORKSPACE: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    /// Split states of flash decode on the CPU; grows, and is kept. A thread that has already
+    /// destroyed its variables, as it ends, makes one for the call.
+    static WORKSPACE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// The same on GPUs. For the whole process: a stream may be fed by several threads, and a captured
@@ -104,7 +105,12 @@ unsafe extern "C" fn flash_attention(
 /// Runs a problem in the working memory of this thread (CPU) or of its stream (CUDA).
 fn run_in_scratch(problem: Problem, kv_capacity: usize) -> Result<()> {
     match problem.device {
-        Device::Cpu => WORKSPACE.with(|workspace| run_on_cpu(problem, &mut workspace.borrow_mut())),
+        Device::Cpu => {
+            let mut workspace = WORKSPACE.try_with(Cell::take).unwrap_or_default();
+            let result = run_on_cpu(problem, &mut workspace);
+            let _ = WORKSPACE.try_with(|kept| kept.set(workspace));
+            result
+        }
         Device::Cuda => cuda::run_in(&problem, kv_capacity, &DEVICE_SCRATCH),
     }
 }

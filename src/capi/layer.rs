@@ -1,7 +1,7 @@
 //! Level 2 of the API: the opaque layer.
 #![allow(non_camel_case_types)]
 
-use super::{boundary, read, write};
+use super::{answer, boundary, read, write};
 use crate::abi::*;
 use crate::engine::Geometry;
 use crate::error::{Error, Result};
@@ -56,10 +56,12 @@ pub unsafe extern "C" fn kfa_flash_attention_layer_create(
 /// `layer` is NULL or a live layer that no thread uses; it is gone afterwards.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kfa_flash_attention_layer_destroy(layer: *mut kfa_flash_attention_layer) {
-    if !layer.is_null() {
-        // SAFETY: the caller's; the pointer came from Box::into_raw.
-        drop(unsafe { Box::from_raw(layer) });
-    }
+    answer((), || {
+        if !layer.is_null() {
+            // SAFETY: the caller's; the pointer came from Box::into_raw.
+            drop(unsafe { Box::from_raw(layer) });
+        }
+    });
 }
 
 /// Sets the absolute position of the newest query row; keys `0 ..= pos` are valid.

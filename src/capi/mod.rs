@@ -7,26 +7,42 @@ pub mod process;
 
 use crate::abi::{KFA_ERROR_INTERNAL, KFA_OK, kfa_status};
 use crate::error::{self, Error, Result};
+use crate::log;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs the body of an exported function; a failure leaves its message for this thread.
 fn boundary(body: impl FnOnce() -> Result<()>) -> kfa_status {
-    match catch_unwind(AssertUnwindSafe(body)) {
-        Ok(Ok(())) => KFA_OK,
-        Ok(Err(error)) => {
-            error::set_last_message(&error.message);
-            error.status as kfa_status
-        }
+    let (status, message) = match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(())) => (KFA_OK, None),
+        Ok(Err(error)) => (error.status as kfa_status, Some(error.message)),
         Err(panic) => {
             let text = panic
                 .downcast_ref::<String>()
                 .map(String::as_str)
                 .or_else(|| panic.downcast_ref::<&str>().copied())
                 .unwrap_or("unknown panic");
-            error::set_last_message(&format!("internal error, please report it: {text}"));
-            KFA_ERROR_INTERNAL
+            (KFA_ERROR_INTERNAL, Some(format!("internal error, please report it: {text}")))
         }
+    };
+    log::deliver();
+    // After the callback, whose own calls may have failed and left a message.
+    if let Some(message) = message {
+        error::set_last_message(&message);
     }
+    status
+}
+
+/// Runs the body of an exported function that returns no status but an answer: `otherwise` where
+/// the body panics.
+fn answer<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
+    let found = recall(otherwise, body);
+    log::deliver();
+    found
+}
+
+/// As [`answer`], for what a call left behind: no callback runs, as its calls would change it.
+fn recall<T>(otherwise: T, body: impl FnOnce() -> T) -> T {
+    catch_unwind(AssertUnwindSafe(body)).unwrap_or(otherwise)
 }
 
 /// Reads a struct behind a pointer argument.

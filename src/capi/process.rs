@@ -1,6 +1,6 @@
 //! What concerns the whole process: version, errors, logging, mode and threads.
 
-use super::boundary;
+use super::{answer, boundary, recall};
 use crate::abi::*;
 use crate::cpu::{self, threads};
 use crate::cuda;
@@ -34,25 +34,29 @@ pub extern "C" fn kfa_version_string() -> *const c_char {
 #[unsafe(no_mangle)]
 pub extern "C" fn kfa_build_info() -> *const c_char {
     static INFO: OnceLock<CString> = OnceLock::new();
-    INFO.get_or_init(|| {
-        let text = format!(
-            "kuiper_flash_attention {} for {} ({}); {}; {}",
-            env!("CARGO_PKG_VERSION"),
-            env!("KFA_BUILD_TARGET"),
-            env!("KFA_BUILD_PROFILE"),
-            cpu::summary(),
-            cuda::summary(),
-        );
-        CString::new(text).unwrap_or_default()
+    answer(c"kuiper_flash_attention".as_ptr(), || {
+        let info = INFO.get_or_init(|| {
+            let text = format!(
+                "kuiper_flash_attention {} for {} ({}); {}; {}",
+                env!("CARGO_PKG_VERSION"),
+                env!("KFA_BUILD_TARGET"),
+                env!("KFA_BUILD_PROFILE"),
+                cpu::summary(),
+                cuda::summary(),
+            );
+            CString::new(text).unwrap_or_default()
+        });
+        info.as_ptr()
     })
-    .as_ptr()
 }
 
 /// Message of this thread's last failed call: which argument, its value, what was expected. Never
-/// NULL; empty before the first failure; valid until the thread's next failure.
+/// NULL; empty before the first failure; valid until the thread's next failure or its end. Where the
+/// thread has already destroyed its variables (in a destructor or an `atexit` handler) messages are
+/// not kept, and this says so.
 #[unsafe(no_mangle)]
 pub extern "C" fn kfa_last_error_message() -> *const c_char {
-    error::last_message()
+    recall(c"".as_ptr(), error::last_message)
 }
 
 /// Name of a status, such as `KFA_ERROR_UNSUPPORTED`. Never NULL; valid for ever.
@@ -71,7 +75,19 @@ pub extern "C" fn kfa_status_name(status: kfa_status) -> *const c_char {
     .as_ptr()
 }
 
-/// Sets where warnings go. NULL (the default) writes them to standard error.
+/// Sets where warnings go. NULL (the default) writes them to standard error; one that cannot be
+/// written there is lost, and no call fails for it.
+///
+/// The callback runs at the end of a call into the library, on a thread that called it, and may call
+/// the library itself, this function included. What such calls log comes with a later call.
+///
+/// When this function returns, no other thread is inside the callback before, and none will enter
+/// it, so that `user` may be freed. It waits for that: hold no lock that the callback takes. Only
+/// where a callback calls it does it return at once, and other threads may be inside for a little
+/// longer.
+///
+/// A callback must return. It must not leave by `longjmp`; a C++ exception that leaves it ends the
+/// process.
 ///
 /// @param[in] callback  called from any thread that calls the library.
 /// @param[in] user      handed back to the callback.
@@ -80,7 +96,7 @@ pub extern "C" fn kfa_status_name(status: kfa_status) -> *const c_char {
 /// The callback may be called, with `user`, from any thread until another one is set.
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn kfa_set_log_callback(callback: kfa_log_callback, user: *mut c_void) {
-    log::set_callback(callback, user);
+    answer((), || log::set_callback(callback, user));
 }
 
 /// Sets which kernels serve calls whose own mode is automatic; the default is
@@ -110,10 +126,5 @@ pub extern "C" fn kfa_set_num_threads(threads: i32) -> kfa_status {
 /// Number of threads that a CPU call uses, the calling one included.
 #[unsafe(no_mangle)]
 pub extern "C" fn kfa_get_num_threads() -> i32 {
-    let mut count = 1;
-    boundary(|| {
-        count = threads::count() as i32;
-        Ok(())
-    });
-    count
+    answer(1, || threads::count() as i32)
 }
