@@ -171,18 +171,15 @@ bool wants_standard(const Layer& layer) {
 }
 
 template <typename Layer, typename Paged, typename Plain>
-base::Status forward_through(const Layer& layer, [[maybe_unused]] const Paged& paged,
-                             const Plain& plain) {
+base::Status forward_through([[maybe_unused]] const Layer& layer,
+                             [[maybe_unused]] const Paged& paged, const Plain& plain) {
   if constexpr (kKnowsPages<Layer>) {
     if (layer.is_paged_mode()) {
       paged(layer);
       return base::error::Success();
     }
   }
-  const base::Status status = plain();
-  static std::atomic<bool> told{false};  // one per layer class and overload
-  if (status) kfa_adapter::tell(layer.get_layer_name().c_str(), told);
-  return status;
+  return plain();
 }
 
 base::Status check_heads(int32_t head_num, int32_t kv_head_num, int32_t head_size) {

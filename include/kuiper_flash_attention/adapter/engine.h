@@ -80,15 +80,12 @@ inline void report_failure(const char* kernel, const std::string& reason) {
   if (reported.insert(kind).second) log(Level::kError, message);
 }
 
-// Logs, once per `told`, which kernel of the library served a call. Costs later calls a load.
-inline void tell(const char* caller, std::atomic<bool>& told) {
-  if (told.load(std::memory_order_relaxed) || told.exchange(true)) return;
-  log(Level::kInfo, std::string(caller) + " runs " + kfa_last_kernel_name());
-}
-
-// What a void kernel leaves behind: the failure's line or, once, who served it.
+// What a void kernel leaves behind: the failure's log line or, once, which kernel of the library
+// serves it. `told` is the kernel's own; a successful call costs a comparison and a load.
 inline void report(const char* kernel, const base::Status& status, std::atomic<bool>& told) {
-  status ? tell(kernel, told) : report_failure(kernel, status.get_err_msg());
+  if (!status) return report_failure(kernel, status.get_err_msg());
+  if (told.load(std::memory_order_relaxed) || told.exchange(true)) return;
+  log(Level::kInfo, std::string(kernel) + " runs " + kfa_last_kernel_name());
 }
 
 // For the layers' constructors.

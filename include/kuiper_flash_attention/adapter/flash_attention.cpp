@@ -93,14 +93,11 @@ base::Status FlashAttention::check() const {
 }
 
 base::Status FlashAttention::forward() {
-  base::Status status = check();
+  const base::Status status = check();
   if (!status) return status;
-  status = run_flash(get_input(0), get_input(1), get_input(2), get_output(0), head_num_,
-                     head_num_ / kv_mul_, head_size_, seq_len_, pos_, layer_index_, softmax_scale_,
-                     is_causal_, device_type_, cuda_config_.get());
-  static std::atomic<bool> told{false};
-  if (status) kfa_adapter::tell("FlashAttention", told);
-  return status;
+  return run_flash(get_input(0), get_input(1), get_input(2), get_output(0), head_num_,
+                   head_num_ / kv_mul_, head_size_, seq_len_, pos_, layer_index_, softmax_scale_,
+                   is_causal_, device_type_, cuda_config_.get());
 }
 }  // namespace op
 #endif  // KFA_ADAPTER_NO_LAYER

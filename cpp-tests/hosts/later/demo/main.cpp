@@ -9,6 +9,8 @@ namespace kernel {
 extern int paged_calls;
 }
 
+void replay_decode(const Place& place);  // where there is CUDA
+
 namespace {
 using base::DataType;
 
@@ -180,6 +182,9 @@ int main(int argc, char** argv) {
     kernels(place, type);
   }
   bad_calls(place);
+#ifdef HOST_CUDA
+  if (place.is_cuda()) replay_decode(place);
+#endif
 #ifndef HOST_EARLY
   later_features(place);
 #endif
