@@ -1,9 +1,9 @@
-//! Device to backend, and how a backend's choice reads.
+//! Device to backend.
 
+use crate::choice::Workspace;
 use crate::error::Result;
 use crate::problem::{Device, Problem};
 use crate::{cpu, cuda};
-use std::fmt::{Display, Write};
 
 pub fn run(p: &Problem) -> Result<()> {
     match p.device {
@@ -12,10 +12,10 @@ pub fn run(p: &Problem) -> Result<()> {
     }
 }
 
-pub fn workspace_size(p: &Problem) -> Result<usize> {
+pub fn workspace(p: &Problem) -> Result<Workspace> {
     match p.device {
-        Device::Cpu => cpu::workspace_size(p),
-        Device::Cuda => cuda::workspace_size(p),
+        Device::Cpu => cpu::workspace(p),
+        Device::Cuda => cuda::workspace(p),
     }
 }
 
@@ -23,6 +23,14 @@ pub fn explain(p: &Problem) -> String {
     match p.device {
         Device::Cpu => cpu::explain(p),
         Device::Cuda => cuda::explain(p),
+    }
+}
+
+/// Whether some kernel serves the problem.
+pub fn serves(p: &Problem) -> bool {
+    match p.device {
+        Device::Cpu => cpu::serves(p),
+        Device::Cuda => cuda::serves(p),
     }
 }
 
@@ -43,21 +51,4 @@ pub fn warm_up(device: Device) -> Result<()> {
         }
         Device::Cuda => cuda::warm_up(),
     }
-}
-
-/// Tells a backend's choice: the first kernel that accepts, then why each one before it did not.
-pub fn explain_choice<R: Display>(
-    backend: &str,
-    verdicts: impl Iterator<Item = (&'static str, std::result::Result<(), R>)>,
-) -> String {
-    let mut passed_over = String::new();
-    for (name, verdict) in verdicts {
-        match verdict {
-            Ok(()) => return format!("{name}\n{passed_over}"),
-            Err(reason) => {
-                let _ = writeln!(passed_over, "passed over {name}: {reason}");
-            }
-        }
-    }
-    format!("none: no {backend} kernel serves this problem\n{passed_over}")
 }

@@ -3,7 +3,6 @@
 use crate::abi::*;
 use crate::error::{Error, Result};
 use crate::problem::{Check, DESC_NAMES, Device, Names, Problem, positive};
-use crate::settings::Mode;
 use crate::{cpu, cuda, dispatch};
 use std::ffi::c_void;
 
@@ -111,33 +110,12 @@ pub struct Scratch {
     device: cuda::DeviceScratch,
 }
 
-/// Runs a problem in working memory on the CPU. A workspace that the problem has is an engine's
-/// score storage: standard MHA's, which the other kernels leave alone.
-pub fn run_on_cpu(mut problem: Problem, workspace: &mut Vec<f32>) -> Result<()> {
-    if problem.workspace_size > 0 && cpu::family(&problem)? == Mode::Standard {
-        return dispatch::run(&problem);
-    }
-    let bytes = dispatch::workspace_size(&problem)?;
-    let floats = bytes.div_ceil(size_of::<f32>());
-    if workspace.len() < floats {
-        workspace.try_reserve_exact(floats - workspace.len()).map_err(|_| Error {
-            status: crate::error::Status::OutOfMemory,
-            message: format!("could not allocate {bytes} bytes of workspace"),
-        })?;
-        workspace.resize(floats, 0.0);
-    }
-    // Our own memory: aligned, and apart from every tensor, so there is nothing to check again.
-    problem.workspace = workspace.as_mut_ptr().cast();
-    problem.workspace_size = workspace.len() * size_of::<f32>();
-    dispatch::run(&problem)
-}
-
 impl Call {
     /// Runs the call in the given scratch.
     pub fn run(&self, geometry: &Geometry, scratch: &mut Scratch) -> Result<()> {
         let problem = self.problem(geometry, None)?;
         match geometry.device {
-            Device::Cpu => run_on_cpu(problem, &mut scratch.host),
+            Device::Cpu => cpu::run_in(&problem, &mut scratch.host),
             Device::Cuda => cuda::run_in(&problem, geometry.seq_len, &scratch.device),
         }
     }
@@ -164,7 +142,8 @@ impl Call {
             desc.workspace = score.data;
             desc.workspace_size = elements * size_of::<f32>();
         }
-        Problem::named(&desc, Check::All, self.names)
+        // SAFETY: the description points to tensors alone.
+        unsafe { Problem::named(&desc, Check::All, self.names) }
     }
 
     /// The problem that this call poses; the workspace is left empty.

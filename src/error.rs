@@ -23,7 +23,7 @@ pub struct Error {
     pub message: String,
 }
 
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub fn invalid(message: impl Into<String>) -> Self {
@@ -32,6 +32,24 @@ impl Error {
 
     pub fn unsupported(message: impl Into<String>) -> Self {
         Self { status: Status::Unsupported, message: message.into() }
+    }
+}
+
+/// What a failed check leaves: a whole [`Error`] or, for who asks only whether, its bare [`Status`],
+/// for which no message is put into words.
+pub trait Refusal: Sized {
+    fn refuse(status: Status, message: fmt::Arguments) -> Self;
+}
+
+impl Refusal for Error {
+    fn refuse(status: Status, message: fmt::Arguments) -> Self {
+        Self { status, message: message.to_string() }
+    }
+}
+
+impl Refusal for Status {
+    fn refuse(status: Status, _: fmt::Arguments) -> Self {
+        status
     }
 }
 

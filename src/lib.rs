@@ -1,10 +1,11 @@
 //! Attention kernels behind a C ABI, for C++ inference engines.
 //!
-//! A call walks one line: [`capi`] → [`problem`] (the only validator) → [`dispatch`] →
-//! [`cpu`] or [`cuda`] → its table → a kernel for one instruction set or GPU architecture.
+//! A call walks one line: [`capi`] → [`problem`] (the only validator) → [`dispatch`] → [`cpu`] or
+//! [`cuda`] → [`choice`] of a row of its table → a kernel for one instruction set or GPU architecture.
 
 pub mod abi;
 pub mod capi;
+mod choice;
 mod cpu;
 #[cfg(feature = "cuda")]
 mod cuda;
@@ -15,9 +16,11 @@ mod dispatch;
 mod dtype;
 mod engine;
 mod error;
+mod features;
 mod layer;
 mod log;
 mod merge;
 mod problem;
 pub mod reference;
 mod settings;
+mod sized;

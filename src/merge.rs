@@ -1,6 +1,6 @@
 //! Merging partial results over disjoint key sets: the combine step of split-KV as public API.
 
-use crate::abi::kfa_merge_desc;
+use crate::abi::*;
 use crate::error::{Error, Result};
 use crate::problem::{Device, Span, aligned, positive};
 use crate::{cuda, dispatch};
@@ -21,9 +21,7 @@ pub unsafe fn merge(desc: &kfa_merge_desc) -> Result<()> {
     if device == Device::Cpu && !desc.stream.is_null() {
         return Err(Error::invalid("stream is set; expected NULL on the CPU"));
     }
-    if desc.reserved != 0 {
-        return Err(Error::invalid(format!("reserved is {}; expected 0", desc.reserved)));
-    }
+    refuse_unimplemented(desc)?;
     let fits = [q_len, heads, head_dim, 4]
         .iter()
         .try_fold(batch, |product, size| product.checked_mul(*size))
@@ -63,6 +61,46 @@ pub unsafe fn merge(desc: &kfa_merge_desc) -> Result<()> {
         }
         Device::Cuda => cuda::merge(&merge, desc.stream),
     }
+}
+
+/// Refuses what the description can say but no kernel does yet.
+fn refuse_unimplemented(desc: &kfa_merge_desc) -> Result<()> {
+    let float32 = |dtype| dtype == 0 || dtype == KFA_DTYPE_FP32;
+    let strides = [
+        desc.outputs_batch_stride,
+        desc.outputs_row_stride,
+        desc.outputs_head_stride,
+        desc.output_batch_stride,
+        desc.output_row_stride,
+        desc.output_head_stride,
+        desc.lses_batch_stride,
+        desc.lses_head_stride,
+        desc.lses_row_stride,
+        desc.lse_batch_stride,
+        desc.lse_head_stride,
+        desc.lse_row_stride,
+    ];
+    if desc.flags & !KFA_FLAG_LSE_BASE2 != 0 {
+        return Err(Error::invalid(format!(
+            "flags is {:#x}; expected 0 or KFA_FLAG_LSE_BASE2",
+            desc.flags
+        )));
+    }
+    if desc.reserved != 0 {
+        return Err(Error::invalid(format!("reserved is {}; expected 0", desc.reserved)));
+    }
+    for (name, asked) in [
+        ("KFA_FLAG_LSE_BASE2", desc.flags != 0),
+        ("outputs_dtype", !float32(desc.outputs_dtype)),
+        ("output_dtype", !float32(desc.output_dtype)),
+        ("a stride", strides != [0; 12]),
+        ("part_offsets", !desc.part_offsets.is_null() || desc.part_rows != 0),
+    ] {
+        if asked {
+            return Err(Error::unsupported(format!("{name} is not implemented in merges yet")));
+        }
+    }
+    Ok(())
 }
 
 /// A validated merge.

@@ -14,16 +14,19 @@ pub enum Mode {
 }
 
 impl Mode {
-    /// Reads a mode of the C API; `argument` names it in the error.
+    /// What messages call the numbers that [`Self::from_number`] takes.
+    pub const EXPECTED: &str = "KFA_ATTENTION_MODE_AUTO (0), _FLASH (1) or _STANDARD (2)";
+
+    /// Reads a mode of the C API.
+    pub fn from_number(value: i32) -> Option<Self> {
+        [Mode::Auto, Mode::Flash, Mode::Standard].into_iter().find(|mode| *mode as i32 == value)
+    }
+
+    /// As [`Self::from_number`]; `argument` names it in the error.
     pub fn from_c(value: i32, argument: &str) -> Result<Self> {
-        match value {
-            0 => Ok(Mode::Auto),
-            1 => Ok(Mode::Flash),
-            2 => Ok(Mode::Standard),
-            _ => Err(Error::invalid(format!(
-                "{argument} is {value}; expected KFA_ATTENTION_MODE_AUTO (0), _FLASH (1) or _STANDARD (2)"
-            ))),
-        }
+        Self::from_number(value).ok_or_else(|| {
+            Error::invalid(format!("{argument} is {value}; expected {}", Self::EXPECTED))
+        })
     }
 }
 

@@ -4,7 +4,6 @@
  * Generated from src/abi.rs and src/capi by cbindgen; do not edit. `make header` writes it anew.
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
-
 #ifndef KUIPER_FLASH_ATTENTION_KFA_H
 #define KUIPER_FLASH_ATTENTION_KFA_H
 
@@ -25,9 +24,15 @@
 #define KFA_FLAG_BATCH_INVARIANT 2
 
 /**
- * Permits arithmetic that is faster and less exact than float32.
+ * Permits arithmetic that is faster and less exact than float32. No kernel of this version has
+ * such arithmetic, so the flag is refused with `KFA_ERROR_UNSUPPORTED`.
  */
 #define KFA_FLAG_FAST_MATH 4
+
+/**
+ * LSE is the base-2 logarithm of the sum of exponentials instead of the natural one.
+ */
+#define KFA_FLAG_LSE_BASE2 8
 
 /**
  * Major version of the header: a change breaks the ABI.
@@ -43,6 +48,21 @@
  * Patch version of the header.
  */
 #define KFA_VERSION_PATCH 0
+
+/**
+ * A set of features.
+ */
+typedef struct Features Features;
+
+/**
+ * The bytes from a view's first element to its last.
+ */
+typedef struct Span Span;
+
+/**
+ * Bytes of workspace.
+ */
+typedef struct Workspace Workspace;
 
 /**
  * A flash attention layer; see `kfa_flash_attention_layer_create()`. One layer object serves all
@@ -66,7 +86,8 @@ typedef int32_t kfa_device_type;
 typedef int32_t kfa_attention_mode;
 
 /**
- * Element type; the first numbers are the engine's `base::DataType`.
+ * Element type; the first numbers are the engine's `base::DataType`. Of a packed type, strides
+ * count elements; of a block type, blocks, and a head holds whole blocks.
  */
 typedef int32_t kfa_dtype;
 
@@ -121,11 +142,11 @@ typedef struct kfa_attention_mask {
    */
   kfa_mask_kind kind;
   /**
-   * Type of an additive mask's elements.
+   * Type of an additive mask's elements: fp32 (default), fp16 or bf16. Otherwise ignored.
    */
   kfa_dtype dtype;
   /**
-   * Elements from one sequence to the next; 0 shares the mask.
+   * Elements (of a bit mask: bits) from one sequence to the next; 0 shares the mask.
    */
   int64_t batch_stride;
   /**
@@ -133,10 +154,190 @@ typedef struct kfa_attention_mask {
    */
   int64_t head_stride;
   /**
-   * Elements from one query row to the next.
+   * Elements from one query row to the next; 0 shares one row.
    */
   int64_t row_stride;
 } kfa_attention_mask;
+
+/**
+ * How a quantised cache is read: `value = (stored - zero) * scale`.
+ *
+ * Scales and zero points are arrays of one layout, `[batch or page, token group, head, channel
+ * group]` by strides, of which each may be 0 to share: all 0 is one scale for the tensor,
+ * `head_stride` alone one per head, `token_stride` and `head_stride` one per token and head.
+ * Like every struct that a description points to, it may grow at its end: set it to zero bytes,
+ * then `struct_size`.
+ */
+typedef struct kfa_quant {
+  /**
+   * `sizeof(kfa_quant)` as the caller compiled it.
+   */
+  uint32_t struct_size;
+  /**
+   * Type of scales and zero points: fp32, fp16 or bf16.
+   */
+  kfa_dtype dtype;
+  /**
+   * First scale, aligned to its type, where the tensors lie.
+   */
+  const void *scale;
+  /**
+   * First zero point, or NULL (default) for 0 throughout.
+   */
+  const void *zero;
+  /**
+   * Tokens that share a scale; 0 (default) means 1. Divides `page_size` in a paged cache.
+   */
+  int32_t token_group;
+  /**
+   * Elements of a head that share a scale; 0 (default) means the whole head. Divides its size.
+   */
+  int32_t channel_group;
+  /**
+   * Scales from one sequence, or page, to the next.
+   */
+  int64_t batch_stride;
+  /**
+   * Scales from one token group to the next.
+   */
+  int64_t token_stride;
+  /**
+   * Scales from one key/value head to the next.
+   */
+  int64_t head_stride;
+  /**
+   * Scales from one channel group to the next.
+   */
+  int64_t channel_stride;
+} kfa_quant;
+
+/**
+ * RMS norm of queries and new keys over each head, before RoPE:
+ * `x * weight / sqrt(mean(x^2) + epsilon)`.
+ */
+typedef struct kfa_norm {
+  /**
+   * `sizeof(kfa_norm)` as the caller compiled it.
+   */
+  uint32_t struct_size;
+  /**
+   * Type of the weights: fp32, fp16 or bf16.
+   */
+  kfa_dtype dtype;
+  /**
+   * `[head_dim]` weights of the queries' norm, or NULL to leave queries as they are.
+   */
+  const void *query_weight;
+  /**
+   * `[head_dim]` weights of the new keys' norm, or NULL to leave keys as they are.
+   */
+  const void *key_weight;
+  /**
+   * Added to the mean square; 0 or more.
+   */
+  float epsilon;
+  /**
+   * Must be 0.
+   */
+  int32_t reserved;
+} kfa_norm;
+
+/**
+ * Which elements of a head RoPE turns together.
+ */
+typedef int32_t kfa_rope_style;
+
+/**
+ * Rotary embedding of queries and new keys; keys that the cache already holds are left alone.
+ */
+typedef struct kfa_rope {
+  /**
+   * `sizeof(kfa_rope)` as the caller compiled it.
+   */
+  uint32_t struct_size;
+  /**
+   * Which elements are turned together; default `KFA_ROPE_NEOX`.
+   */
+  kfa_rope_style style;
+  /**
+   * Elements of a head that are turned, even; 0 (default) means `head_dim`.
+   */
+  int32_t rotary_dim;
+  /**
+   * First element that is turned; default 0.
+   */
+  int32_t offset;
+  /**
+   * Type of the tables: fp32, fp16 or bf16.
+   */
+  kfa_dtype dtype;
+  /**
+   * 0 (default): a token takes the tables' row of its absolute position. 1: row `i` of sequence
+   * `b` takes row `b * q_len + i`, or of packed queries its own row.
+   */
+  int32_t by_row;
+  /**
+   * Cosines `[rows, rotary_dim / 2]`, unit innermost stride.
+   */
+  const void *cos;
+  /**
+   * Sines, likewise.
+   */
+  const void *sin;
+  /**
+   * Elements from one row of the tables to the next; 0 (default) means `rotary_dim / 2`.
+   */
+  int64_t row_stride;
+  /**
+   * Rows of the tables; every position (or row) that is used lies below.
+   */
+  int32_t rows;
+  /**
+   * Must be 0.
+   */
+  int32_t reserved;
+} kfa_rope;
+
+/**
+ * New keys and values that are written to the cache, normed, turned and quantised as the
+ * description says, before any key is read. `kv_len` and `kv_lens` count them.
+ */
+typedef struct kfa_append {
+  /**
+   * `sizeof(kfa_append)` as the caller compiled it.
+   */
+  uint32_t struct_size;
+  /**
+   * Must be 0.
+   */
+  int32_t reserved;
+  /**
+   * `[batch, q_len, kv_heads, head_dim]`, or packed like the queries; fp32, fp16 or bf16.
+   */
+  struct kfa_tensor_view key;
+  /**
+   * `[batch, q_len, kv_heads, value_head_dim]`, likewise. Neither may overlap the cache.
+   */
+  struct kfa_tensor_view value;
+  /**
+   * Where each new token goes, `[batch, q_len]` or packed like the queries: in a paged cache
+   * `page * page_size + token`, else the row of the sequence's cache; -1 is not stored. NULL
+   * (default): the newest `q_len` rows of each sequence.
+   */
+  const int64_t *slots;
+} kfa_append;
+
+/**
+ * One task of a host's thread pool.
+ */
+typedef void (*kfa_task)(void *argument, int32_t index);
+
+/**
+ * A host's own threads: runs `task(argument, index)` once for each index from 0 to `tasks - 1`, on
+ * any threads, the caller's included, and returns when all are done. No task waits for another.
+ * It must not throw.
+ */
+typedef void (*kfa_parallel)(void *pool, int32_t tasks, kfa_task task, void *argument);
 
 /**
  * One attention problem: `output = softmax(scale * query . key^T + masks) . value`.
@@ -166,8 +367,9 @@ typedef struct kfa_attention_desc {
    */
   kfa_attention_mode mode;
   /**
-   * 1: causal, aligned bottom-right, so the newest row sees all `kv_len` keys and row `i` sees
-   * keys `0 ..= kv_len - q_len + i`. 0: every row sees every key. Default 1.
+   * 1: causal, aligned bottom-right, so the newest row sees all `kv_len` keys and row `i`, at
+   * position `kv_len - q_len + i`, sees the keys up to that. 2: causal, aligned top-left: row `i`
+   * is at position `i`. 0: every row, at the positions of 1, sees every key. Default 1.
    */
   int32_t is_causal;
   /**
@@ -176,10 +378,12 @@ typedef struct kfa_attention_desc {
   int32_t batch;
   /**
    * Query rows per sequence: 1 is decode, `kv_len` is full prefill, between is chunked prefill.
+   * With `q_lens` or `query_offsets`, the most rows that a sequence has.
    */
   int32_t q_len;
   /**
-   * Valid keys per sequence (the engine's `pos + 1`), not the cache's capacity.
+   * Valid keys per sequence (the engine's `pos + 1`), not the cache's capacity. With `kv_lens` or
+   * `kv_offsets`, the most keys that a sequence has.
    */
   int32_t kv_len;
   /**
@@ -200,7 +404,8 @@ typedef struct kfa_attention_desc {
    */
   int32_t value_head_dim;
   /**
-   * Factor on the scores; 0 (default) means `1 / sqrt(head_dim)`.
+   * Factor on the scores: 0 (default) means `1 / sqrt(head_dim)`, which is refused where key and
+   * value share memory (MLA: it would be wrong); else of magnitude 1.2e-38 to 2.3e38.
    */
   float softmax_scale;
   /**
@@ -208,7 +413,8 @@ typedef struct kfa_attention_desc {
    */
   float softcap;
   /**
-   * Each row sees only this many of its newest keys; 0 (default) is off.
+   * Each row sees only this many of its newest keys, the one at its own position included;
+   * 0 (default) is off. (FlashAttention and FlashInfer call this a left window of one less.)
    */
   int32_t sliding_window;
   /**
@@ -216,11 +422,12 @@ typedef struct kfa_attention_desc {
    */
   struct kfa_tensor_view query;
   /**
-   * `[batch, kv_len, kv_heads, head_dim]`.
+   * `[batch, kv_len, kv_heads, head_dim]`; in a paged cache `[pages, page_size, kv_heads,
+   * head_dim]`, where `batch_stride` leads from page to page.
    */
   struct kfa_tensor_view key;
   /**
-   * `[batch, kv_len, kv_heads, value_head_dim]`.
+   * `[batch, kv_len, kv_heads, value_head_dim]`, or in pages; may be a view of the key's memory.
    */
   struct kfa_tensor_view value;
   /**
@@ -229,24 +436,32 @@ typedef struct kfa_attention_desc {
    */
   struct kfa_tensor_view output;
   /**
-   * Optional natural-log sum of exponentials per row, `[batch, heads, q_len]`, packed.
-   * A row that sees no key has output 0 and LSE -infinity.
+   * Optional natural-log sum of exponentials per row, `[batch, heads, q_len]`, packed unless the
+   * `lse_*_stride` say otherwise. A row that sees no key has output 0 and LSE -infinity (with a
+   * sink: the sink).
    */
   float *lse;
   /**
-   * Optional explicit mask; `kind` 0 (default) is off.
+   * Optional explicit mask; `kind` 0 (default) is off. See the `mask_*` fields, too.
    */
   struct kfa_attention_mask mask;
   /**
-   * Optional ALiBi slope per head, `[heads]`.
+   * Optional ALiBi slopes `[heads]` (or per sequence, `alibi_batch_stride`): the score of a key at
+   * distance `n` from the row's position falls by `slope * n`.
    */
   const float *alibi_slopes;
   /**
-   * Optional attention-sink logit per head, `[heads]`.
+   * Optional attention-sink logit per head, `[heads]`: one more term of the softmax's denominator.
    */
   const float *sinks;
   /**
-   * Optional prefix sums of query lengths, `[batch + 1]`, for packed variable-length queries.
+   * Optional prefix sums of query lengths, `[batch + 1]`, for packed variable-length queries:
+   * sequence `b` has rows `query_offsets[b]` to `query_offsets[b + 1]` of query and output, whose
+   * `batch_stride` is ignored. The LSE is then `[rows, heads]`.
+   *
+   * These arrays and all that follow (lengths, tables, offsets) lie where the tensors lie. On the
+   * CPU they are checked against the bounds that the description gives; on CUDA they are read when
+   * the kernels run.
    */
   const int32_t *query_offsets;
   /**
@@ -254,33 +469,35 @@ typedef struct kfa_attention_desc {
    */
   const int32_t *kv_offsets;
   /**
-   * Optional valid keys of each sequence, `[batch]`, at most `kv_len`.
+   * Optional end of each sequence's valid keys, `[batch]`, 0 to `kv_len`; counts appended keys.
    */
   const int32_t *kv_lens;
   /**
-   * Optional page table `[batch, pages]` of a paged cache.
+   * Page table `[batch, pages of a sequence]` of a paged cache; set together with `page_size`.
+   * Entries of pages that no row sees are not read.
    */
   const int32_t *page_table;
   /**
-   * Elements from one sequence's row of the page table to the next.
+   * Elements from one sequence's row of the page table to the next; 0 (default) means
+   * `kv_len / page_size`, rounded up. With `page_offsets`, the size of the whole table.
    */
   int64_t page_table_stride;
   /**
-   * Tokens per page.
+   * Tokens per page, at least 1; 0 (default) means a cache without pages.
    */
   int32_t page_size;
   /**
-   * Must be 0.
+   * Keys after its own position that a row sees where `is_causal` is 0; 0 (default) means all.
    */
-  int32_t reserved;
+  int32_t window_right;
   /**
-   * Optional scale of quantised keys.
+   * How quantised keys are read; NULL (default) for float and block types.
    */
-  const float *key_scale;
+  const struct kfa_quant *key_quant;
   /**
-   * Optional scale of quantised values.
+   * How quantised values are read; NULL (default) for float and block types.
    */
-  const float *value_scale;
+  const struct kfa_quant *value_quant;
   /**
    * Optional position of the newest query row in device memory, read when the kernel runs, so
    * that a captured CUDA graph serves every token. The valid keys are then `0 ..= *pos_device`,
@@ -301,6 +518,124 @@ typedef struct kfa_attention_desc {
    * Bytes at `workspace`.
    */
   size_t workspace_size;
+  /**
+   * Optional query rows of each sequence, `[batch]`, 0 to `q_len`. Rows past them are not written.
+   */
+  const int32_t *q_lens;
+  /**
+   * Optional first valid key of each sequence, `[batch]` (left padding). Keys before it are hidden;
+   * positions still count from key 0.
+   */
+  const int32_t *kv_starts;
+  /**
+   * Optional entry of the cache's batch axis that each sequence reads, `[batch]`, below
+   * `cache_batch`. Not in a paged or packed cache.
+   */
+  const int32_t *cache_index;
+  /**
+   * Optional prefix sums of page counts, `[batch + 1]`: sequence `b` has the entries
+   * `page_offsets[b]` to `page_offsets[b + 1]` of `page_table`.
+   */
+  const int32_t *page_offsets;
+  /**
+   * Optional page table of the values, laid out like `page_table`; NULL (default) means the same.
+   */
+  const int32_t *value_page_table;
+  /**
+   * Pages of the cache, which bounds the tables' entries; needed with `page_size`.
+   */
+  int32_t pages;
+  /**
+   * Entries of the cache's batch axis; needed with `cache_index`.
+   */
+  int32_t cache_batch;
+  /**
+   * Rows of the packed query and output, at least `query_offsets[batch]`; 0 (default) means that,
+   * and on CUDA, where it cannot be read, `batch * q_len`.
+   */
+  int32_t query_rows;
+  /**
+   * Rows of the packed key and value, at least `kv_offsets[batch]`; 0 (default) means that, and on
+   * CUDA `batch * kv_len`.
+   */
+  int32_t kv_rows;
+  /**
+   * A row sees only keys `k` with the same `k / attention_chunk` as its own position; 0 (default)
+   * is off.
+   */
+  int32_t attention_chunk;
+  /**
+   * With `KFA_FLAG_BATCH_INVARIANT`: contexts are cut at multiples of this many keys from key 0, a
+   * multiple of 64; 0 (default) leaves the choice to the library.
+   */
+  int32_t split_keys;
+  /**
+   * Optional exclusive end of the keys that a row sees although causal, `[batch, q_len]` or packed
+   * like the queries: for the rows of an image the image's end, 0 for others. A window, a chunk and
+   * the sequence's end still hide what they hide.
+   */
+  const int32_t *span_ends;
+  /**
+   * Slopes from one sequence to the next; 0 (default) shares them.
+   */
+  int64_t alibi_batch_stride;
+  /**
+   * Elements of the LSE from one sequence to the next. All three strides 0 (default): packed.
+   */
+  int64_t lse_batch_stride;
+  /**
+   * Elements of the LSE from one head to the next.
+   */
+  int64_t lse_head_stride;
+  /**
+   * Elements of the LSE from one row to the next.
+   */
+  int64_t lse_row_stride;
+  /**
+   * Optional first element of each sequence's mask, `[batch]`, instead of `mask.batch_stride`.
+   */
+  const int64_t *mask_offsets;
+  /**
+   * Optional factor on an additive mask per head, `[heads]`.
+   */
+  const float *mask_head_factor;
+  /**
+   * Keys that a mask row speaks of; 0 (default) means `kv_len`. It leaves all others alone.
+   */
+  int32_t mask_columns;
+  /**
+   * 0 (default): they are keys 0 to `mask_columns - 1`. 1: they are the newest of the sequence.
+   */
+  int32_t mask_newest;
+  /**
+   * RMS norm of queries and new keys; NULL (default) is off.
+   */
+  const struct kfa_norm *norm;
+  /**
+   * Rotary embedding of queries and new keys; NULL (default) is off.
+   */
+  const struct kfa_rope *rope;
+  /**
+   * New keys and values for the cache; NULL (default) is off, and then no input is ever written.
+   */
+  const struct kfa_append *append;
+  /**
+   * The most threads that this call may use; 0 (default) means the process's setting. CPU only.
+   */
+  int32_t threads;
+  /**
+   * Must be 0.
+   */
+  int32_t reserved;
+  /**
+   * The host's own threads for this call, of which there are `threads`; NULL (default) means the
+   * library's. CPU only.
+   */
+  kfa_parallel parallel;
+  /**
+   * Handed to `parallel`.
+   */
+  void *pool;
 } kfa_attention_desc;
 
 /**
@@ -336,15 +671,16 @@ typedef struct kfa_merge_desc {
    */
   int32_t head_dim;
   /**
-   * Must be 0.
+   * `KFA_FLAG_LSE_BASE2` or 0 (default): the base of every LSE here.
    */
-  int32_t reserved;
+  uint32_t flags;
   /**
-   * `parts` pointers to float32 `[batch, q_len, heads, head_dim]`, packed.
+   * `parts` pointers to `[batch, q_len, heads, head_dim]`, packed float32 unless the fields below
+   * say otherwise.
    */
   const float *const *outputs;
   /**
-   * `parts` pointers to float32 `[batch, heads, q_len]`, packed.
+   * `parts` pointers to float32 `[batch, heads, q_len]`, packed unless `lses_*_stride` say otherwise.
    */
   const float *const *lses;
   /**
@@ -359,6 +695,76 @@ typedef struct kfa_merge_desc {
    * CUDA stream the work is enqueued on; NULL on the CPU.
    */
   void *stream;
+  /**
+   * Type of the elements of `outputs`: fp32 (also 0, the default), fp16 or bf16.
+   */
+  kfa_dtype outputs_dtype;
+  /**
+   * Type of the elements of `output`, likewise.
+   */
+  kfa_dtype output_dtype;
+  /**
+   * Elements of each of `outputs` from one sequence to the next. All three 0 (default): packed.
+   */
+  int64_t outputs_batch_stride;
+  /**
+   * Elements of each of `outputs` from one row to the next.
+   */
+  int64_t outputs_row_stride;
+  /**
+   * Elements of each of `outputs` from one head to the next.
+   */
+  int64_t outputs_head_stride;
+  /**
+   * Elements of `output` from one sequence to the next. All three 0 (default): packed.
+   */
+  int64_t output_batch_stride;
+  /**
+   * Elements of `output` from one row to the next.
+   */
+  int64_t output_row_stride;
+  /**
+   * Elements of `output` from one head to the next.
+   */
+  int64_t output_head_stride;
+  /**
+   * Elements of each of `lses` from one sequence to the next. All three 0 (default): packed.
+   */
+  int64_t lses_batch_stride;
+  /**
+   * Elements of each of `lses` from one head to the next.
+   */
+  int64_t lses_head_stride;
+  /**
+   * Elements of each of `lses` from one row to the next.
+   */
+  int64_t lses_row_stride;
+  /**
+   * Elements of `lse` from one sequence to the next. All three 0 (default): packed.
+   */
+  int64_t lse_batch_stride;
+  /**
+   * Elements of `lse` from one head to the next.
+   */
+  int64_t lse_head_stride;
+  /**
+   * Elements of `lse` from one row to the next.
+   */
+  int64_t lse_row_stride;
+  /**
+   * Optional, `[batch * q_len + 1]`, where the tensors lie: row `r` merges rows `part_offsets[r]`
+   * to `part_offsets[r + 1]` of `outputs[0]` and `lses[0]`, which are then `[1, part_rows, heads,
+   * head_dim]` and `[1, heads, part_rows]`, and `parts` is 1. For rows of unlike many parts.
+   */
+  const int32_t *part_offsets;
+  /**
+   * Rows of the parts that `part_offsets` leads to, which bounds its entries.
+   */
+  int32_t part_rows;
+  /**
+   * Must be 0.
+   */
+  int32_t reserved;
 } kfa_merge_desc;
 
 /**
@@ -498,6 +904,16 @@ typedef void (*kfa_log_callback)(kfa_log_level level, const char *message, void 
 #define KFA_DEVICE_CUDA 2
 
 /**
+ * Memory of a ROCm device; this version has no backend for it.
+ */
+#define KFA_DEVICE_ROCM 3
+
+/**
+ * Memory of an Intel GPU; this version has no backend for it.
+ */
+#define KFA_DEVICE_XPU 4
+
+/**
  * No type: always refused.
  */
 #define KFA_DTYPE_UNKNOWN 0
@@ -533,6 +949,56 @@ typedef void (*kfa_log_callback)(kfa_log_level level, const char *message, void 
 #define KFA_DTYPE_FP8_E4M3 6
 
 /**
+ * 8-bit float with 5 exponent bits.
+ */
+#define KFA_DTYPE_FP8_E5M2 7
+
+/**
+ * 4-bit signed integer, two in a byte, the first in the lower half; strides are even.
+ */
+#define KFA_DTYPE_INT4 8
+
+/**
+ * 4-bit unsigned integer, packed like `KFA_DTYPE_INT4`.
+ */
+#define KFA_DTYPE_UINT4 9
+
+/**
+ * 8-bit unsigned integer.
+ */
+#define KFA_DTYPE_UINT8 10
+
+/**
+ * ggml's block of 32 4-bit integers and a scale. Block types are 32 + ggml's own number.
+ */
+#define KFA_DTYPE_Q4_0 34
+
+/**
+ * ggml's block of 32 4-bit integers, a scale and a minimum.
+ */
+#define KFA_DTYPE_Q4_1 35
+
+/**
+ * ggml's block of 32 5-bit integers and a scale.
+ */
+#define KFA_DTYPE_Q5_0 38
+
+/**
+ * ggml's block of 32 5-bit integers, a scale and a minimum.
+ */
+#define KFA_DTYPE_Q5_1 39
+
+/**
+ * ggml's block of 32 8-bit integers and a scale.
+ */
+#define KFA_DTYPE_Q8_0 40
+
+/**
+ * ggml's block of 32 4-bit indices into a fixed table and a scale.
+ */
+#define KFA_DTYPE_IQ4_NL 52
+
+/**
  * Flash attention; standard MHA where flash cannot serve, with one logged reason.
  */
 #define KFA_ATTENTION_MODE_AUTO 0
@@ -553,7 +1019,7 @@ typedef void (*kfa_log_callback)(kfa_log_level level, const char *message, void 
 #define KFA_MASK_NONE 0
 
 /**
- * Numbers added to the scaled scores.
+ * float32, fp16 or bf16 numbers added to the scores; -infinity hides the key.
  */
 #define KFA_MASK_ADDITIVE 1
 
@@ -563,24 +1029,47 @@ typedef void (*kfa_log_callback)(kfa_log_level level, const char *message, void 
 #define KFA_MASK_BOOLEAN 2
 
 /**
+ * Bits, a byte's least significant first: 1 where the key may be seen. Strides count bits.
+ */
+#define KFA_MASK_BITS 3
+
+/**
+ * Element `i` and `i + rotary_dim / 2` (NeoX, Hugging Face).
+ */
+#define KFA_ROPE_NEOX 0
+
+/**
+ * Elements `2 i` and `2 i + 1` (GPT-J, ggml's normal).
+ */
+#define KFA_ROPE_INTERLEAVED 1
+
+/**
  * The library did something other than the caller may expect, such as a fallback.
  */
 #define KFA_LOG_WARNING 1
+
+
+
+
+
+
 
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
 
 /**
- * Fills a description with its defaults: CPU, automatic mode, causal, batch 1, float32 packed
- * tensors, everything optional off. Sizes and data pointers are left 0.
+ * Fills a description of `size` bytes with its defaults: CPU, automatic mode, causal, batch 1,
+ * float32 packed tensors, everything optional off. Sizes and data pointers are left 0.
+ * `kfa_attention_desc_init()` is this with the size that the caller compiled.
  *
  * @param[out] desc  the description to fill.
+ * @param[in]  size  `sizeof(kfa_attention_desc)`.
  *
  * # Safety
- * `desc` is NULL or may be written.
+ * `desc` is NULL or may be written for `size` bytes.
  */
-kfa_status kfa_attention_desc_init(struct kfa_attention_desc *desc);
+kfa_status kfa_attention_desc_init_sized(struct kfa_attention_desc *desc, size_t size);
 
 /**
  * Computes attention.
@@ -603,9 +1092,11 @@ kfa_status kfa_attention_forward(const struct kfa_attention_desc *desc);
 /**
  * Tells how many bytes of workspace `kfa_attention_forward()` needs for a problem.
  *
- * Data pointers may still be NULL. On CUDA this also loads the kernels, so that the first forward
+ * Data pointers of tensors may still be NULL; pointers that switch a feature on (sinks, lengths) may
+ * not. On CUDA this also loads the kernels, so that the first forward
  * does not have to. Flash prefill needs none, flash decode some where it splits
- * the keys, standard MHA `4 * batch * heads * q_len * kv_len` (and runs with a `q_len`-th of it).
+ * the keys, standard MHA `4 * batch * heads * q_len * kv_len` up to 256 MiB (and runs with
+ * `4 * batch * heads * kv_len`).
  *
  * @param[in]  desc  the problem.
  * @param[out] size  bytes.
@@ -613,7 +1104,37 @@ kfa_status kfa_attention_forward(const struct kfa_attention_desc *desc);
  * # Safety
  * `desc` is NULL or valid; `size` is NULL or may be written.
  */
-kfa_status kfa_attention_workspace_size(const struct kfa_attention_desc *desc, size_t *size);
+kfa_status kfa_attention_workspace_size(const struct kfa_attention_desc *desc,
+                                        size_t *size);
+
+/**
+ * Tells both how many bytes of workspace a problem needs at least and how many it likes to have, as
+ * `kfa_attention_workspace_size()` says. With any size between the result is the same.
+ *
+ * @param[in]  desc       the problem.
+ * @param[out] min        bytes that `kfa_attention_forward()` does not run without.
+ * @param[out] preferred  bytes with which it is fastest.
+ *
+ * # Safety
+ * `desc` is NULL or valid; `min` and `preferred` are NULL or may be written.
+ */
+kfa_status kfa_attention_workspace_bounds(const struct kfa_attention_desc *desc,
+                                          size_t *min,
+                                          size_t *preferred);
+
+/**
+ * Tells whether `kfa_attention_forward()` would serve a problem: `KFA_OK`, or the status that it
+ * would answer. Leaves no message, allocates nothing and takes well under a microsecond on the CPU:
+ * for hosts that ask of every node of a graph. `kfa_attention_explain()` says why.
+ *
+ * Data pointers of tensors may still be NULL.
+ *
+ * @param[in] desc  the problem.
+ *
+ * # Safety
+ * `desc` is NULL or valid.
+ */
+kfa_status kfa_attention_supported(const struct kfa_attention_desc *desc);
 
 /**
  * Explains which kernel would serve a problem: its name on the first line, then one line for each
@@ -882,5 +1403,19 @@ int32_t kfa_get_num_threads(void);
 #ifdef __cplusplus
 }  // extern "C"
 #endif  // __cplusplus
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+/**
+ * Fills a description with its defaults: `kfa_attention_desc_init_sized()` with the size of the
+ * struct in this header, so that a library of another version fills no more and no less.
+ */
+static inline kfa_status kfa_attention_desc_init(kfa_attention_desc *desc) {
+  return kfa_attention_desc_init_sized(desc, sizeof(kfa_attention_desc));
+}
+#ifdef __cplusplus
+}  // extern "C"
+#endif
 
 #endif  /* KUIPER_FLASH_ATTENTION_KFA_H */

@@ -1,26 +1,42 @@
 //! Level 3 of the API: the attention problem.
 
-use super::{boundary, read, recall, write};
+use super::{answer, boundary, recall, write};
 use crate::abi::*;
-use crate::error::Error;
+use crate::error::{Error, Refusal, Status};
 use crate::merge;
-use crate::problem::{Check, Problem, check_struct_size};
-use crate::{dispatch, error};
+use crate::problem::{Check, Problem};
+use crate::{dispatch, error, sized};
 use std::ffi::c_char;
 
-/// Fills a description with its defaults: CPU, automatic mode, causal, batch 1, float32 packed
-/// tensors, everything optional off. Sizes and data pointers are left 0.
+/// Fills a description of `size` bytes with its defaults: CPU, automatic mode, causal, batch 1,
+/// float32 packed tensors, everything optional off. Sizes and data pointers are left 0.
+/// `kfa_attention_desc_init()` is this with the size that the caller compiled.
 ///
 /// @param[out] desc  the description to fill.
+/// @param[in]  size  `sizeof(kfa_attention_desc)`.
 ///
 /// # Safety
-/// `desc` is NULL or may be written.
+/// `desc` is NULL or may be written for `size` bytes.
 #[unsafe(no_mangle)]
-pub unsafe extern "C" fn kfa_attention_desc_init(desc: *mut kfa_attention_desc) -> kfa_status {
+pub unsafe extern "C" fn kfa_attention_desc_init_sized(
+    desc: *mut kfa_attention_desc,
+    size: usize,
+) -> kfa_status {
     boundary(|| {
         // SAFETY: the caller's.
-        unsafe { write(desc, "desc", DEFAULT_DESC) }
+        unsafe { sized::write(desc, &DEFAULT_DESC, size, FIRST_DESC_SIZE, "desc") }
     })
+}
+
+/// What programs call that were compiled against the first header, where this was no inline
+/// function: fills as much as their struct holds.
+///
+/// # Safety
+/// `desc` is NULL or may be written for the first release's size.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kfa_attention_desc_init(desc: *mut kfa_attention_desc) -> kfa_status {
+    // SAFETY: the caller's.
+    unsafe { kfa_attention_desc_init_sized(desc, FIRST_DESC_SIZE) }
 }
 
 /// Computes attention.
@@ -41,16 +57,18 @@ pub unsafe extern "C" fn kfa_attention_desc_init(desc: *mut kfa_attention_desc) 
 pub unsafe extern "C" fn kfa_attention_forward(desc: *const kfa_attention_desc) -> kfa_status {
     boundary(|| {
         // SAFETY: the caller's.
-        let problem = unsafe { problem(desc, Check::All) }?;
+        let problem = unsafe { problem::<Error>(desc, Check::All) }?;
         dispatch::run(&problem)
     })
 }
 
 /// Tells how many bytes of workspace `kfa_attention_forward()` needs for a problem.
 ///
-/// Data pointers may still be NULL. On CUDA this also loads the kernels, so that the first forward
+/// Data pointers of tensors may still be NULL; pointers that switch a feature on (sinks, lengths) may
+/// not. On CUDA this also loads the kernels, so that the first forward
 /// does not have to. Flash prefill needs none, flash decode some where it splits
-/// the keys, standard MHA `4 * batch * heads * q_len * kv_len` (and runs with a `q_len`-th of it).
+/// the keys, standard MHA `4 * batch * heads * q_len * kv_len` up to 256 MiB (and runs with
+/// `4 * batch * heads * kv_len`).
 ///
 /// @param[in]  desc  the problem.
 /// @param[out] size  bytes.
@@ -66,7 +84,62 @@ pub unsafe extern "C" fn kfa_attention_workspace_size(
         // SAFETY: the caller's.
         unsafe {
             let problem = problem(desc, Check::Shape)?;
-            write(size, "size", dispatch::workspace_size(&problem)?)
+            write(size, "size", dispatch::workspace(&problem)?.preferred)
+        }
+    })
+}
+
+/// Tells both how many bytes of workspace a problem needs at least and how many it likes to have, as
+/// `kfa_attention_workspace_size()` says. With any size between the result is the same.
+///
+/// @param[in]  desc       the problem.
+/// @param[out] min        bytes that `kfa_attention_forward()` does not run without.
+/// @param[out] preferred  bytes with which it is fastest.
+///
+/// # Safety
+/// `desc` is NULL or valid; `min` and `preferred` are NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kfa_attention_workspace_bounds(
+    desc: *const kfa_attention_desc,
+    min: *mut usize,
+    preferred: *mut usize,
+) -> kfa_status {
+    boundary(|| {
+        // SAFETY: the caller's.
+        let workspace = unsafe { dispatch::workspace(&problem(desc, Check::Shape)?)? };
+        for (name, pointer) in [("min", min), ("preferred", preferred)] {
+            if pointer.is_null() {
+                return Err(Error::invalid(format!(
+                    "{name} is NULL; expected where to write the result"
+                )));
+            }
+        }
+        // SAFETY: the caller's.
+        unsafe {
+            write(min, "min", workspace.min)?;
+            write(preferred, "preferred", workspace.preferred)
+        }
+    })
+}
+
+/// Tells whether `kfa_attention_forward()` would serve a problem: `KFA_OK`, or the status that it
+/// would answer. Leaves no message, allocates nothing and takes well under a microsecond on the CPU:
+/// for hosts that ask of every node of a graph. `kfa_attention_explain()` says why.
+///
+/// Data pointers of tensors may still be NULL.
+///
+/// @param[in] desc  the problem.
+///
+/// # Safety
+/// `desc` is NULL or valid.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn kfa_attention_supported(desc: *const kfa_attention_desc) -> kfa_status {
+    answer(KFA_ERROR_INTERNAL, || {
+        // SAFETY: the caller's.
+        match unsafe { problem::<Status>(desc, Check::Shape) } {
+            Err(status) => status as kfa_status,
+            Ok(problem) if dispatch::serves(&problem) => KFA_OK,
+            Ok(_) => KFA_ERROR_UNSUPPORTED,
         }
     })
 }
@@ -94,7 +167,7 @@ pub unsafe extern "C" fn kfa_attention_explain(
 ) -> kfa_status {
     boundary(|| {
         // SAFETY: the caller's.
-        let problem = unsafe { problem(desc, Check::Shape) }?;
+        let problem = unsafe { problem::<Error>(desc, Check::Shape) }?;
         if text.is_null() && capacity > 0 {
             return Err(Error::invalid(format!(
                 "text is NULL; expected a buffer of capacity ({capacity}) bytes"
@@ -132,9 +205,9 @@ pub unsafe extern "C" fn kfa_attention_merge(desc: *const kfa_merge_desc) -> kfa
     boundary(|| {
         // SAFETY: the caller's.
         unsafe {
-            let desc = read(desc, "desc")?;
-            check_struct_size(desc.struct_size, size_of::<kfa_merge_desc>(), "desc")?;
-            merge::merge(desc)
+            let desc: kfa_merge_desc =
+                sized::read::<_, Error>(desc, &DEFAULT_MERGE_DESC, FIRST_MERGE_DESC_SIZE, "desc")?;
+            merge::merge(&desc)
         }
     })
 }
@@ -149,15 +222,14 @@ pub extern "C" fn kfa_last_kernel_name() -> *const c_char {
 /// Validates a description behind a pointer.
 ///
 /// # Safety
-/// `desc` is NULL or points to its own `struct_size` bytes.
-pub(super) unsafe fn problem(
+/// `desc` is NULL or points to its own `struct_size` bytes; what it points to is valid for them.
+pub(super) unsafe fn problem<E: Refusal>(
     desc: *const kfa_attention_desc,
     check: Check,
-) -> crate::error::Result<Problem> {
-    // SAFETY: only the first field is read before the caller's struct is known to be whole.
+) -> error::Result<Problem, E> {
+    // SAFETY: the caller's.
     unsafe {
-        let struct_size = *read(desc.cast::<u32>(), "desc")?;
-        check_struct_size(struct_size, size_of::<kfa_attention_desc>(), "desc")?;
-        Problem::new(&*desc, check)
+        let desc = sized::read(desc, &DEFAULT_DESC, FIRST_DESC_SIZE, "desc")?;
+        Problem::new(&desc, check)
     }
 }

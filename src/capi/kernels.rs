@@ -3,10 +3,10 @@
 use super::attention::problem;
 use super::{boundary, read};
 use crate::abi::*;
-use crate::engine::{Call, FLASH_NAMES, Geometry, MHA_NAMES, run_on_cpu};
+use crate::engine::{Call, FLASH_NAMES, Geometry, MHA_NAMES};
 use crate::error::{Error, Result};
 use crate::problem::{Check, Device, Problem};
-use crate::{cuda, dispatch};
+use crate::{cpu, cuda, dispatch};
 use std::cell::Cell;
 use std::ffi::c_void;
 
@@ -107,7 +107,7 @@ fn run_in_scratch(problem: Problem, kv_capacity: usize) -> Result<()> {
     match problem.device {
         Device::Cpu => {
             let mut workspace = WORKSPACE.try_with(Cell::take).unwrap_or_default();
-            let result = run_on_cpu(problem, &mut workspace);
+            let result = cpu::run_in(&problem, &mut workspace);
             let _ = WORKSPACE.try_with(|kept| kept.set(workspace));
             result
         }
@@ -179,7 +179,7 @@ pub unsafe extern "C" fn kfa_attention_forward_in_scratch(
 ) -> kfa_status {
     boundary(|| {
         // SAFETY: the caller's.
-        let problem = unsafe { problem(desc, Check::All) }?;
+        let problem = unsafe { problem::<Error>(desc, Check::All) }?;
         if problem.workspace_size > 0 || !problem.workspace.is_null() {
             return Err(Error::invalid(
                 "workspace is set; expected NULL and workspace_size 0, as the library brings its own",

@@ -109,7 +109,7 @@ impl DecodePlan {
 pub fn supports(p: &Problem) -> Result<(), Reason> {
     require_dtypes(p)?;
     if p.q_len != 1 {
-        return Err(Reason::MoreThanOneRow { q_len: p.q_len });
+        return Err(Reason::QLen { q_len: p.q_len, min: 1, max: 1 });
     }
     if p.head_dim > MAX_FLASH_HEAD_DIM {
         return Err(Reason::HeadDim { head_dim: p.head_dim, max: MAX_FLASH_HEAD_DIM });

@@ -101,11 +101,6 @@ pub fn supports(p: &Problem) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Prefill stores no scores: its scratch belongs to the threads and does not grow with length.
-pub fn workspace_size(_: &Problem) -> usize {
-    0
-}
-
 pub fn run(p: &Problem, kernels: &Kernels) -> error::Result<()> {
     let plan = PrefillPlan::new(p, kernels, threads::count());
     let scratch = plan.parts(p).iter().sum();

@@ -19,98 +19,60 @@ mod tests;
 pub mod threads;
 mod vector;
 
-use crate::dispatch;
+use crate::choice::{self, Workspace};
 use crate::dtype::Dtype;
-use crate::error::{self, Error, Result};
-use crate::log;
+use crate::error::{Error, Result, Status};
 use crate::problem::Problem;
-use crate::settings::{self, Mode};
+use crate::settings::Mode;
 use reason::Reason;
-use std::sync::atomic::{AtomicBool, Ordering};
-use table::{Entry, Limits, TABLE};
+use table::Cpu;
 
 pub use caps::summary;
+
+type Choice<'a> = choice::Choice<'a, Cpu>;
 
 /// Flash kernels keep an output row of this many elements per thread; standard MHA has no bound.
 const MAX_FLASH_HEAD_DIM: usize = 512;
 
-/// Runs a problem with the kernel that [`select`] chooses.
+/// Runs a problem with the first kernel that accepts it.
 pub fn run(p: &Problem) -> Result<()> {
-    let limits = limits(p);
-    let entry = select(p, &limits)?;
-    let needed = (entry.algorithm.min_workspace_size)(p);
-    if p.workspace_size < needed {
-        return Err(Error::invalid(format!(
-            "workspace_size is {}; expected at least {needed} bytes for {}",
-            p.workspace_size,
-            entry.name()
-        )));
+    Choice::new(p, &caps::isa()).plan()?.run(p, &())
+}
+
+/// As [`run`], in scratch of ours. A workspace that the problem has is an engine's score storage:
+/// standard MHA's, which the other kernels leave alone.
+pub fn run_in(p: &Problem, scratch: &mut Vec<f32>) -> Result<()> {
+    let isa = caps::isa();
+    let plan = Choice::new(p, &isa).plan()?;
+    if p.workspace_size > 0 && plan.family() == Mode::Standard {
+        return plan.run(p, &());
     }
-    report_fallback(p, &limits, entry);
-    (entry.algorithm.run)(p, entry.kernels)?;
-    error::set_last_kernel(entry.name);
-    Ok(())
+    let bytes = plan.workspace.preferred;
+    let floats = bytes.div_ceil(size_of::<f32>());
+    if scratch.len() < floats {
+        scratch.try_reserve_exact(floats - scratch.len()).map_err(|_| Error {
+            status: Status::OutOfMemory,
+            message: format!("could not allocate {bytes} bytes of workspace"),
+        })?;
+        scratch.resize(floats, 0.0);
+    }
+    let size = scratch.len() * size_of::<f32>();
+    plan.run(&p.with_workspace(scratch.as_mut_ptr().cast(), size), &())
 }
 
 /// Bytes of workspace that [`run`] would use.
-pub fn workspace_size(p: &Problem) -> Result<usize> {
-    Ok((select(p, &limits(p))?.algorithm.workspace_size)(p))
+pub fn workspace(p: &Problem) -> Result<Workspace> {
+    Ok(Choice::new(p, &caps::isa()).plan()?.workspace)
 }
 
-/// The family of the kernel that [`run`] would use.
-pub fn family(p: &Problem) -> Result<Mode> {
-    Ok(select(p, &limits(p))?.algorithm.family)
-}
-
-/// Which kernel [`run`] would use, and why each entry before it was passed over.
+/// Which kernel [`run`] would use, and why each one before it was passed over.
 pub fn explain(p: &Problem) -> String {
-    let limits = limits(p);
-    dispatch::explain_choice("CPU", TABLE.iter().map(|e| (e.name(), e.accepts(p, &limits))))
+    Choice::new(p, &caps::isa()).explain()
 }
 
-fn limits(p: &Problem) -> Limits {
-    Limits {
-        isa: caps::isa(),
-        mode: settings::effective_mode(p.mode),
-        flash_disabled: settings::flash_disabled_by_environment(),
-    }
-}
-
-fn select(p: &Problem, limits: &Limits) -> Result<&'static Entry> {
-    TABLE.iter().find(|entry| entry.accepts(p, limits).is_ok()).ok_or_else(|| {
-        Error::unsupported(format!("no CPU kernel serves this problem: {}", refusal(p, limits)))
-    })
-}
-
-/// Why neither family serves a problem, in the words of its most general kernel.
-fn refusal(p: &Problem, limits: &Limits) -> String {
-    [("flash attention", Mode::Flash), ("standard MHA", Mode::Standard)]
-        .into_iter()
-        .filter_map(|(name, family)| Some((name, most_general(family).accepts(p, limits).err()?)))
-        .map(|(name, reason)| format!("{name}: {reason}"))
-        .collect::<Vec<_>>()
-        .join("; ")
-}
-
-/// The last entry of a family, which serves all that any entry of the family does.
-fn most_general(family: Mode) -> &'static Entry {
-    let last = TABLE.iter().rfind(|entry| entry.algorithm.family == family);
-    last.expect("the table has entries of both families")
-}
-
-/// Says once per process, with the reason, that standard MHA runs where flash was expected.
-fn report_fallback(p: &Problem, limits: &Limits, entry: &Entry) {
-    static REPORTED: AtomicBool = AtomicBool::new(false);
-    if limits.mode != Mode::Auto
-        || entry.algorithm.family == Mode::Flash
-        || REPORTED.load(Ordering::Relaxed)
-        || REPORTED.swap(true, Ordering::Relaxed)
-    {
-        return;
-    }
-    if let Err(reason) = most_general(Mode::Flash).accepts(p, limits) {
-        log::warning(&format!("falling back to standard MHA ({}): {reason}", entry.name()));
-    }
+/// Whether any kernel serves the problem.
+pub fn serves(p: &Problem) -> bool {
+    Choice::new(p, &caps::isa()).is_served()
 }
 
 /// What the CPU kernels read and write: query and output of one type, keys and values of one, which

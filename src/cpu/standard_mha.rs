@@ -5,6 +5,7 @@
 //! each read. The first pass ends before the second begins, so all scores of the rows in flight
 //! lie in the workspace at once: that memory is what flash attention saves.
 
+use crate::choice::score_workspace;
 use crate::cpu::isa::Kernels;
 use crate::cpu::reason::Reason;
 use crate::cpu::rows::{self, CacheRows};
@@ -52,19 +53,9 @@ pub fn supports(p: &Problem) -> Result<(), Reason> {
     require_dtypes(p)
 }
 
-/// Bytes of the scores of one query row of every head, the least that the kernel runs with.
-pub fn min_workspace_size(p: &Problem) -> usize {
-    p.batch.saturating_mul(p.heads).saturating_mul(p.kv_len).saturating_mul(4)
-}
-
-/// Bytes of the scores of all query rows.
-pub fn workspace_size(p: &Problem) -> usize {
-    min_workspace_size(p).saturating_mul(p.q_len)
-}
-
 /// Processes as many query rows at a time as the workspace holds scores of.
 pub fn run(p: &Problem, kernels: &Kernels) -> error::Result<()> {
-    let rows_in_flight = p.q_len.min(p.workspace_size / min_workspace_size(p));
+    let rows_in_flight = p.q_len.min(p.workspace_size / score_workspace(p).min);
     let scratch = ROWS * (p.head_dim + 16);
     for first_row in (0..p.q_len).step_by(rows_in_flight) {
         let rows = rows_in_flight.min(p.q_len - first_row);

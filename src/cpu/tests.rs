@@ -5,13 +5,13 @@
 
 use super::float_state::flushing_denormals;
 use super::isa::{Isa, Kernels};
-use super::table::{Entry, TABLE};
+use super::table::{Row, TABLE};
 use super::threads;
 use super::vector::{MAX_LANES, ROUND, Vector, exp2_nonpositive};
 use crate::abi::DEFAULT_DESC;
 use crate::abi::*;
 use crate::dtype::Dtype;
-use crate::problem::{Check, Problem};
+use crate::problem::{self, Check};
 use crate::reference::{self, Elements, Shape, Tensor};
 use crate::settings::Mode;
 use half::{bf16, f16};
@@ -125,6 +125,7 @@ impl Buffer {
             Dtype::Fp32 => (self.data[self.offset..].as_mut_ptr().cast(), KFA_DTYPE_FP32),
             Dtype::Fp16 => (self.words[self.offset..].as_mut_ptr().cast(), KFA_DTYPE_FP16),
             Dtype::Bf16 => (self.words[self.offset..].as_mut_ptr().cast(), KFA_DTYPE_BF16),
+            other => unreachable!("no test tensor of {other}"),
         };
         kfa_tensor_view {
             data,
@@ -147,6 +148,7 @@ fn word_of(dtype: Dtype, value: f32) -> u16 {
         Dtype::Fp32 => unreachable!("float32 has no words"),
         Dtype::Fp16 => f16::from_f32(value).to_bits(),
         Dtype::Bf16 => bf16::from_f32(value).to_bits(),
+        other => unreachable!("no test tensor of {other}"),
     }
 }
 
@@ -155,6 +157,7 @@ fn value_of(dtype: Dtype, word: u16) -> f32 {
         Dtype::Fp32 => unreachable!("float32 has no words"),
         Dtype::Fp16 => f16::from_bits(word).to_f32(),
         Dtype::Bf16 => bf16::from_bits(word).to_f32(),
+        other => unreachable!("no test tensor of {other}"),
     }
 }
 
@@ -164,6 +167,7 @@ fn rounding(dtype: Dtype, value: f64) -> f64 {
         Dtype::Fp32 => 0.0, // within the bar
         Dtype::Fp16 => (value.abs() / 2048.0).max(2f64.powi(-25)),
         Dtype::Bf16 => value.abs() / 256.0,
+        other => unreachable!("no test tensor of {other}"),
     }
 }
 
@@ -194,7 +198,7 @@ impl Case {
     }
 }
 
-fn entries() -> impl Iterator<Item = &'static Entry> {
+fn entries() -> impl Iterator<Item = &'static Row> {
     TABLE.iter().filter(|entry| entry.kernels.isa.detected())
 }
 
@@ -222,7 +226,7 @@ fn check(case: Case, seed: u64) {
 
 /// Runs one case through one entry, unless the entry does not support it.
 fn check_entry(
-    entry: &Entry,
+    entry: &Row,
     case: Case,
     seed: u64,
     [mut query, mut key, mut value]: [Buffer; 3],
@@ -251,21 +255,21 @@ fn check_entry(
         lse: lse[GUARD..].as_mut_ptr(),
         ..DEFAULT_DESC
     };
-    let planned = Problem::new(&desc, Check::All).unwrap();
-    if (entry.algorithm.supports)(&planned).is_err() {
+    let planned = problem::of(&desc, Check::All).unwrap();
+    if (entry.algorithm.supports)(&planned, &Isa::Portable).is_err() {
         return;
     }
     let size = if random.below(2) == 0 {
-        (entry.algorithm.workspace_size)(&planned)
+        (entry.algorithm.workspace)(&planned, &Isa::Portable).preferred
     } else {
-        (entry.algorithm.min_workspace_size)(&planned)
+        (entry.algorithm.workspace)(&planned, &Isa::Portable).min
     };
     let mut workspace = vec![f32::NAN; size / 4 + GUARD];
     desc.workspace = workspace.as_mut_ptr().cast();
     desc.workspace_size = size;
-    let problem = Problem::new(&desc, Check::All).unwrap();
+    let problem = problem::of(&desc, Check::All).unwrap();
     let before = query.data.clone();
-    (entry.algorithm.run)(&problem, entry.kernels).unwrap();
+    (entry.algorithm.run)(&problem, &entry.kernels, &()).unwrap();
     query.read_back();
     output.read_back();
 
@@ -306,19 +310,20 @@ fn check_entry(
 }
 
 /// Runs an entry with a workspace of its liking; false if it does not support the problem.
-fn run_entry(entry: &Entry, desc: &kfa_attention_desc) -> bool {
-    let planned = Problem::new(desc, Check::All).unwrap();
-    if (entry.algorithm.supports)(&planned).is_err() {
+fn run_entry(entry: &Row, desc: &kfa_attention_desc) -> bool {
+    let planned = problem::of(desc, Check::All).unwrap();
+    if (entry.algorithm.supports)(&planned, &Isa::Portable).is_err() {
         return false;
     }
-    let size = (entry.algorithm.workspace_size)(&planned);
+    let size = (entry.algorithm.workspace)(&planned, &Isa::Portable).preferred;
     let mut workspace = vec![f32::NAN; size / 4];
     let desc = kfa_attention_desc {
         workspace: if size > 0 { workspace.as_mut_ptr().cast() } else { std::ptr::null_mut() },
         workspace_size: size,
         ..*desc
     };
-    (entry.algorithm.run)(&Problem::new(&desc, Check::All).unwrap(), entry.kernels).unwrap();
+    let problem = problem::of(&desc, Check::All).unwrap();
+    (entry.algorithm.run)(&problem, &entry.kernels, &()).unwrap();
     true
 }
 
@@ -992,7 +997,7 @@ fn exp_through(kernels: &Kernels, x: f32) -> f32 {
         output: view(&mut out),
         ..DEFAULT_DESC
     };
-    let problem = Problem::new(&desc, Check::All).unwrap();
+    let problem = problem::of(&desc, Check::All).unwrap();
     super::flash_decode::run(&problem, kernels).unwrap();
     out[0]
 }

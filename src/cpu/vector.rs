@@ -180,6 +180,7 @@ macro_rules! with_element {
                 type $element = half::bf16;
                 $body
             }
+            other => unreachable!("the table refuses {other} elements"),
         }
     };
 }

@@ -1,5 +1,6 @@
 //! Stands in for the CUDA backend in builds without the `cuda` feature.
 
+use crate::choice::Workspace;
 use crate::error::{Error, Result, Status};
 use crate::merge::Merge;
 use crate::problem::Problem;
@@ -32,8 +33,12 @@ pub fn run_in(_: &Problem, _: usize, _: &DeviceScratch) -> Result<()> {
     available()
 }
 
-pub fn workspace_size(_: &Problem) -> Result<usize> {
-    available().map(|()| 0)
+pub fn workspace(_: &Problem) -> Result<Workspace> {
+    available().map(|()| Workspace::NONE)
+}
+
+pub fn serves(_: &Problem) -> bool {
+    false
 }
 
 pub fn explain(_: &Problem) -> String {

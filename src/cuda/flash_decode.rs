@@ -157,6 +157,7 @@ pub fn run(p: &Problem, gpu: &Gpu) -> Result<()> {
         Fp32 => &COMBINE_F32,
         Fp16 => &COMBINE_F16,
         Bf16 => &COMBINE_BF16,
+        other => unreachable!("supports() refused {other} output"),
     };
     params.splits = plan.parts() as i32;
     let columns = (p.head_dim as u32).next_multiple_of(32).min(COMBINE_COLUMNS);
@@ -172,45 +173,37 @@ pub fn run(p: &Problem, gpu: &Gpu) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::problem::{Device, View};
-    use crate::settings::Mode;
-    use std::ptr::{null, null_mut};
+    use crate::abi::*;
+    use crate::problem::{self, Check};
 
     fn problem(
         [batch, q_len, kv_len, group, kv_heads, head_dim]: [usize; 6],
         dtypes: (Dtype, Dtype),
     ) -> Problem {
-        let view = |dtype| View {
-            data: null_mut(),
-            dtype,
-            batch_stride: 0,
-            row_stride: 0,
-            head_stride: 0,
+        let view = |dtype| kfa_tensor_view {
+            dtype: match dtype {
+                Fp32 => KFA_DTYPE_FP32,
+                Fp16 => KFA_DTYPE_FP16,
+                _ => KFA_DTYPE_BF16,
+            },
+            ..NO_VIEW
         };
         let (query, key) = (view(dtypes.0), view(dtypes.1));
-        Problem {
-            device: Device::Cuda,
-            mode: Mode::Auto,
-            causal: true,
-            deterministic: false,
-            batch,
-            q_len,
-            kv_len,
-            heads: group * kv_heads,
-            kv_heads,
-            head_dim,
-            scale: 1.0,
+        let desc = kfa_attention_desc {
+            device: KFA_DEVICE_CUDA,
+            batch: batch as i32,
+            q_len: q_len as i32,
+            kv_len: kv_len as i32,
+            heads: (group * kv_heads) as i32,
+            kv_heads: kv_heads as i32,
+            head_dim: head_dim as i32,
             query,
             key,
             value: key,
             output: query,
-            lse: null_mut(),
-            workspace: null_mut(),
-            workspace_size: 0,
-            pos_device: null(),
-            device_index: None,
-            stream: null_mut(),
-        }
+            ..DEFAULT_DESC
+        };
+        problem::of(&desc, Check::Shape).unwrap()
     }
 
     /// On an A100, a consumer GPU with little shared memory, and an H100.

@@ -127,11 +127,6 @@ fn supports(
     Ok(())
 }
 
-/// Prefill keeps its scores in registers.
-pub fn workspace_size(_: &Problem, _: &Caps) -> usize {
-    0
-}
-
 pub fn run_half(p: &Problem, gpu: &Gpu) -> Result<()> {
     launch(p, gpu, fitting(half_variants(p), p))
 }

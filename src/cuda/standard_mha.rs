@@ -1,5 +1,6 @@
 //! Standard multi-head attention, the baseline; the kernel is `kernels/smxx/standard_mha.cu`.
 
+use crate::choice::score_workspace;
 use crate::cuda::caps::Caps;
 use crate::cuda::driver::{Gpu, Kernel, KernelParam, Launch};
 use crate::cuda::params::Params;
@@ -63,26 +64,14 @@ pub fn supports(p: &Problem, _: &Caps) -> std::result::Result<(), Reason> {
     Ok(())
 }
 
-/// Bytes of the scores of one query row of every head, the least that the kernel runs with.
-pub fn min_workspace_size(p: &Problem, _: &Caps) -> usize {
-    p.batch.saturating_mul(p.heads).saturating_mul(p.kv_len).saturating_mul(4)
-}
-
-/// Bytes of the scores of all query rows.
-pub fn workspace_size(p: &Problem, caps: &Caps) -> usize {
-    min_workspace_size(p, caps).saturating_mul(p.q_len)
-}
-
 /// Processes as many query rows at a time as the workspace holds scores of.
 pub fn run(p: &Problem, gpu: &Gpu) -> Result<()> {
     let Some(kernel) = kernel(p.query.dtype, p.key.dtype) else {
         unreachable!("supports() refused these types");
     };
     let heads = p.batch * p.heads;
-    let rows_in_flight = p
-        .q_len
-        .min(p.workspace_size / min_workspace_size(p, gpu.caps()))
-        .min(i32::MAX as usize / heads);
+    let rows_in_flight =
+        p.q_len.min(p.workspace_size / score_workspace(p).min).min(i32::MAX as usize / heads);
     let columns = p.head_dim.next_multiple_of(32).min(THREADS);
     let shared = THREADS / columns * p.head_dim * size_of::<f32>();
     for first_row in (0..p.q_len).step_by(rows_in_flight) {

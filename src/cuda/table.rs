@@ -1,17 +1,23 @@
 //! The ordered list of CUDA kernels: flash before standard, newest architecture first, decode
-//! before prefill. The first entry that accepts a problem runs it.
+//! before prefill. The first row that accepts a problem runs it.
 
+use crate::choice::{self, Backend, Workspace, score_workspace};
 use crate::cuda::caps::{self, Caps};
 use crate::cuda::driver::Gpu;
 use crate::cuda::modules::{MODULES, Module};
-use crate::cuda::reason::Reason;
+use crate::cuda::reason::Lack;
 use crate::cuda::{flash_decode, flash_prefill, standard_mha};
 use crate::error::Result;
-use crate::problem::Problem;
+use crate::features::Features;
 use crate::settings::Mode;
-use std::ffi::CStr;
 
-/// Which devices an entry's instructions are for.
+/// CUDA devices as a place that kernels run in.
+pub struct Cuda;
+
+pub type Algorithm = choice::Algorithm<Cuda>;
+pub type Row = choice::Row<Cuda>;
+
+/// Which devices a row's instructions are for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Arch {
     /// Any device that we compile for.
@@ -23,115 +29,111 @@ pub enum Arch {
     Sm90,
 }
 
-pub struct Entry {
-    pub name: &'static CStr,
-    pub family: Mode,
+/// What a row launches.
+pub struct Launches {
     pub arch: Arch,
-    /// What `run` launches kernels of.
     pub modules: &'static [&'static str],
-    pub supports: fn(&Problem, &Caps) -> std::result::Result<(), Reason>,
-    /// Bytes that the algorithm likes to have.
-    pub workspace_size: fn(&Problem, &Caps) -> usize,
-    /// Bytes that the algorithm cannot run without.
-    pub min_workspace_size: fn(&Problem, &Caps) -> usize,
-    /// Enqueues the kernels; never waits and never allocates.
-    pub run: fn(&Problem, &Gpu) -> Result<()>,
 }
 
-pub static TABLE: &[Entry] = &[
-    Entry {
-        name: c"cuda.flash_decode.sm80",
-        family: Mode::Flash,
-        arch: Arch::Sm80,
-        modules: flash_decode::MODULES,
-        supports: flash_decode::supports,
-        workspace_size: flash_decode::workspace_size,
-        min_workspace_size: flash_decode::workspace_size,
-        run: flash_decode::run,
-    },
-    Entry {
-        name: c"cuda.flash_prefill.sm80",
-        family: Mode::Flash,
-        arch: Arch::Sm80,
-        modules: flash_prefill::HALF_MODULES,
-        supports: flash_prefill::supports_half,
-        workspace_size: flash_prefill::workspace_size,
-        min_workspace_size: flash_prefill::workspace_size,
-        run: flash_prefill::run_half,
-    },
-    Entry {
-        name: c"cuda.flash_prefill_fp32.sm80",
-        family: Mode::Flash,
-        arch: Arch::Sm80,
-        modules: flash_prefill::SPLIT_MODULES,
-        supports: flash_prefill::supports_split,
-        workspace_size: flash_prefill::workspace_size,
-        min_workspace_size: flash_prefill::workspace_size,
-        run: flash_prefill::run_split,
-    },
-    Entry {
-        name: c"cuda.flash_prefill_plain.sm80",
-        family: Mode::Flash,
-        arch: Arch::Sm80,
-        modules: flash_prefill::PLAIN_MODULES,
-        supports: flash_prefill::supports_plain,
-        workspace_size: flash_prefill::workspace_size,
-        min_workspace_size: flash_prefill::workspace_size,
-        run: flash_prefill::run_plain,
-    },
-    Entry {
-        name: c"cuda.standard_mha.smxx",
-        family: Mode::Standard,
-        arch: Arch::Smxx,
-        modules: &[standard_mha::MODULE],
-        supports: standard_mha::supports,
-        workspace_size: standard_mha::workspace_size,
-        min_workspace_size: standard_mha::min_workspace_size,
-        run: standard_mha::run,
-    },
-];
+impl Backend for Cuda {
+    const NAME: &'static str = "CUDA";
+    type Machine = Caps;
+    type Kernels = Launches;
+    type Place = Gpu;
+    type Lack = Lack;
 
-/// What the process allows, beside what a problem asks for.
-pub struct Limits<'a> {
-    pub caps: &'a Caps,
-    pub mode: Mode,
-    pub flash_disabled: bool,
-}
-
-impl Entry {
-    pub fn name(&self) -> &'static str {
-        self.name.to_str().unwrap_or_default()
+    fn rows() -> &'static [Row] {
+        TABLE
     }
 
-    /// Whether this entry serves the problem within the limits, or why not.
-    pub fn accepts(&self, p: &Problem, limits: &Limits) -> std::result::Result<(), Reason> {
-        match (limits.mode, self.family) {
-            (Mode::Standard, Mode::Flash) => {
-                return Err(Reason::ModeExcludes { mode: "standard" });
-            }
-            (Mode::Flash, Mode::Standard) => return Err(Reason::ModeExcludes { mode: "flash" }),
-            _ => {}
+    fn runs(caps: &Caps, row: &Row) -> Result<(), Lack> {
+        if !caps::names(row.name()) {
+            return Err(Lack::NotNamed);
         }
-        if limits.flash_disabled && self.family == Mode::Flash {
-            return Err(Reason::FlashDisabled);
-        }
-        if !caps::names(self.name()) {
-            return Err(Reason::NotNamed);
-        }
-        let Caps { arch, capability, .. } = *limits.caps;
-        match self.arch {
+        let Caps { arch, capability, .. } = *caps;
+        match row.kernels.arch {
             Arch::Smxx => {}
             Arch::Sm80 if arch >= 80 => {}
-            Arch::Sm80 => return Err(Reason::Arch { needed: "8.0 or later", arch }),
+            Arch::Sm80 => return Err(Lack::Arch { needed: "8.0 or later", arch }),
             Arch::Sm90 if arch == 90 => {}
-            Arch::Sm90 => return Err(Reason::Arch { needed: "9.0", arch }),
+            Arch::Sm90 => return Err(Lack::Arch { needed: "9.0", arch }),
         }
-        (self.supports)(p, limits.caps)?;
-        for module in self.modules {
+        for module in row.kernels.modules {
             if !Module::index(module).is_some_and(|index| MODULES[index].runs_on(capability)) {
-                return Err(Reason::NotBuilt { module, capability });
+                return Err(Lack::NotBuilt { module, capability });
             }
         }
         Ok(())
     }
 }
+
+/// Every kernel takes the newest row's position from device memory.
+const ALL: Features = Features::POS_DEVICE;
+
+static FLASH_DECODE: Algorithm = Algorithm {
+    family: Mode::Flash,
+    serves: ALL,
+    supports: flash_decode::supports,
+    workspace: |p, caps| {
+        let size = flash_decode::workspace_size(p, caps);
+        Workspace { min: size, preferred: size }
+    },
+    run: |p, _, gpu| flash_decode::run(p, gpu),
+};
+// Prefill keeps its scores in registers.
+static FLASH_PREFILL: Algorithm = Algorithm {
+    family: Mode::Flash,
+    serves: ALL,
+    supports: flash_prefill::supports_half,
+    workspace: |_, _| Workspace::NONE,
+    run: |p, _, gpu| flash_prefill::run_half(p, gpu),
+};
+static FLASH_PREFILL_FP32: Algorithm = Algorithm {
+    family: Mode::Flash,
+    serves: ALL,
+    supports: flash_prefill::supports_split,
+    workspace: |_, _| Workspace::NONE,
+    run: |p, _, gpu| flash_prefill::run_split(p, gpu),
+};
+static FLASH_PREFILL_PLAIN: Algorithm = Algorithm {
+    family: Mode::Flash,
+    serves: ALL,
+    supports: flash_prefill::supports_plain,
+    workspace: |_, _| Workspace::NONE,
+    run: |p, _, gpu| flash_prefill::run_plain(p, gpu),
+};
+static STANDARD_MHA: Algorithm = Algorithm {
+    family: Mode::Standard,
+    serves: ALL,
+    supports: standard_mha::supports,
+    workspace: |p, _| score_workspace(p),
+    run: |p, _, gpu| standard_mha::run(p, gpu),
+};
+
+pub static TABLE: &[Row] = &[
+    Row {
+        name: c"cuda.flash_decode.sm80",
+        algorithm: &FLASH_DECODE,
+        kernels: Launches { arch: Arch::Sm80, modules: flash_decode::MODULES },
+    },
+    Row {
+        name: c"cuda.flash_prefill.sm80",
+        algorithm: &FLASH_PREFILL,
+        kernels: Launches { arch: Arch::Sm80, modules: flash_prefill::HALF_MODULES },
+    },
+    Row {
+        name: c"cuda.flash_prefill_fp32.sm80",
+        algorithm: &FLASH_PREFILL_FP32,
+        kernels: Launches { arch: Arch::Sm80, modules: flash_prefill::SPLIT_MODULES },
+    },
+    Row {
+        name: c"cuda.flash_prefill_plain.sm80",
+        algorithm: &FLASH_PREFILL_PLAIN,
+        kernels: Launches { arch: Arch::Sm80, modules: flash_prefill::PLAIN_MODULES },
+    },
+    Row {
+        name: c"cuda.standard_mha.smxx",
+        algorithm: &STANDARD_MHA,
+        kernels: Launches { arch: Arch::Smxx, modules: &[standard_mha::MODULE] },
+    },
+];

@@ -29,12 +29,12 @@ fn machine_code_runs_on_its_major_version_and_ptx_on_later_devices() {
 fn the_table_ends_with_standard_and_names_files_that_exist() {
     let last = TABLE.last().unwrap();
     assert!(
-        last.family == Mode::Standard
-            && TABLE.iter().filter(|e| e.family == last.family).count() == 1
+        last.algorithm.family == Mode::Standard
+            && TABLE.iter().filter(|row| row.algorithm.family == Mode::Standard).count() == 1
     );
     let kernels = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernels");
     for entry in TABLE {
-        for module in entry.modules {
+        for module in entry.kernels.modules {
             assert!(
                 kernels.join(module).with_extension("cu").exists(),
                 "{}: {module}",

@@ -58,6 +58,7 @@ impl TensorMap {
                     Dtype::Fp32 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT32,
                     Dtype::Fp16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_FLOAT16,
                     Dtype::Bf16 => CUtensorMapDataType::CU_TENSOR_MAP_DATA_TYPE_BFLOAT16,
+                    other => unreachable!("no kernel loads {other} tiles"),
                 },
                 rank as u32,
                 shape.data,
