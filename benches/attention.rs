@@ -56,7 +56,10 @@ impl Problem {
         let mut desc = std::mem::MaybeUninit::uninit();
         // SAFETY: init writes the whole description.
         let mut desc = unsafe {
-            assert_eq!(kfa_attention_desc_init(desc.as_mut_ptr()), KFA_OK);
+            assert_eq!(
+                kfa_attention_desc_init_sized(desc.as_mut_ptr(), size_of::<kfa_attention_desc>()),
+                KFA_OK
+            );
             desc.assume_init()
         };
         desc.mode = mode;

@@ -37,10 +37,13 @@ pub struct Algorithm<B: Backend> {
     /// What it computes beyond plain attention.
     pub serves: Features,
     /// Whether it serves the problem's types and sizes.
-    pub supports: fn(&Problem, &B::Machine) -> Result<(), Reason<B::Lack>>,
+    pub supports: fn(&Problem, &B::Machine) -> Verdict<B>,
     pub workspace: fn(&Problem, &B::Machine) -> Workspace,
     pub run: fn(&Problem, &B::Kernels, &B::Place) -> Result<()>,
 }
+
+/// Whether something serves a problem, or why not.
+pub type Verdict<B> = Result<(), Reason<<B as Backend>::Lack>>;
 
 /// Bytes of workspace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +171,7 @@ impl<'a, B: Backend> Choice<'a, B> {
     }
 
     /// Whether a row serves the problem, or why not.
-    pub fn accepts(&self, row: &Row<B>) -> Result<(), Reason<B::Lack>> {
+    pub fn accepts(&self, row: &Row<B>) -> Verdict<B> {
         let algorithm = row.algorithm;
         match (self.mode, algorithm.family) {
             (Mode::Standard, Mode::Flash) => {

@@ -77,7 +77,17 @@ fn declarations(source: &str) -> Vec<String> {
     for c in source.chars() {
         match c {
             '{' => depth += 1,
-            '}' => depth -= 1,
+            '}' => {
+                depth -= 1;
+                // An inline function ends here; its name is exported for callers of older headers.
+                let inline = text.trim_start().strip_prefix("static inline ");
+                if let (0, Some(function)) = (depth, inline) {
+                    let signature = function.split('{').next().unwrap_or_default();
+                    found.push(signature.split_whitespace().collect::<Vec<_>>().join(" "));
+                    text.clear();
+                    continue;
+                }
+            }
             ';' if depth == 0 => {
                 let declaration = text.split_whitespace().collect::<Vec<_>>().join(" ");
                 text.clear();

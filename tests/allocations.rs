@@ -3,7 +3,7 @@
 
 use kuiper_flash_attention::abi::*;
 use kuiper_flash_attention::capi::attention::{
-    kfa_attention_desc_init, kfa_attention_forward, kfa_attention_workspace_size,
+    kfa_attention_desc_init_sized, kfa_attention_forward, kfa_attention_workspace_size,
 };
 use kuiper_flash_attention::capi::process::kfa_set_num_threads;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -41,7 +41,10 @@ fn allocations(q_len: i32, kv_len: i32, mode: kfa_attention_mode, warm: usize) -
     let mut desc = MaybeUninit::uninit();
     // SAFETY: the description is filled by the library, then names arrays of the shapes it says.
     unsafe {
-        assert_eq!(kfa_attention_desc_init(desc.as_mut_ptr()), KFA_OK);
+        assert_eq!(
+            kfa_attention_desc_init_sized(desc.as_mut_ptr(), size_of::<kfa_attention_desc>()),
+            KFA_OK
+        );
         let mut desc: kfa_attention_desc = desc.assume_init();
         (desc.q_len, desc.kv_len, desc.mode) = (q_len, kv_len, mode);
         (desc.heads, desc.kv_heads, desc.head_dim) = (heads, kv_heads, head_dim);

@@ -266,7 +266,7 @@ void add_bad_numbers(std::vector<BadCall>& list) {
       {"seq_len", &EngineCall::seq_len, BadCall::kAll, {0, -24, kMin}},
       {"pos", &EngineCall::pos, BadCall::kAll, {-1, 24, kMin, kMax}},
       {"layer_idx", &EngineCall::layer_idx, BadCall::kAll, {-1, 2, kMin, kMax}},
-      {"device", &EngineCall::device, BadCall::kAll, {KFA_DEVICE_UNKNOWN, 3, -1, kMax}},
+      {"device", &EngineCall::device, BadCall::kAll, {KFA_DEVICE_UNKNOWN, 5, -1, kMax}},
   };
   for (const auto& [name, field, routes, values] : numbers) {
     for (int32_t value : values) {

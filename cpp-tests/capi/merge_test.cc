@@ -193,7 +193,7 @@ std::vector<BadMerge> bad_merges() {
     int32_t kfa_merge_desc::*field;
     std::vector<int32_t> values;
   };
-  const Number numbers[] = {{"device", &kfa_merge_desc::device, {0, 3, -1}},
+  const Number numbers[] = {{"device", &kfa_merge_desc::device, {0, 5, -1}},
                             {"parts", &kfa_merge_desc::parts, {0, -1, INT32_MIN}},
                             {"batch", &kfa_merge_desc::batch, {0, -1}},
                             {"q_len", &kfa_merge_desc::q_len, {0, -1}},
@@ -214,7 +214,7 @@ std::vector<BadMerge> bad_merges() {
     list.push_back({label, spoil, std::move(message), status});
   };
   add("struct_size_0", [](Merge& m) { m.desc.struct_size = 0; }, {"struct_size is 0", "expected"});
-  add("struct_size_too_large", [](Merge& m) { m.desc.struct_size += 8; },
+  add("struct_size_too_large", [](Merge& m) { m.desc.struct_size += 4; },
       {"struct_size", "expected"});
   add(
       "device_cuda", [](Merge& m) { m.desc.device = KFA_DEVICE_CUDA; }, {"CUDA"},

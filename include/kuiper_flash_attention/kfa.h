@@ -1411,7 +1411,7 @@ extern "C" {
  * Fills a description with its defaults: `kfa_attention_desc_init_sized()` with the size of the
  * struct in this header, so that a library of another version fills no more and no less.
  */
-static inline kfa_status kfa_attention_desc_init(kfa_attention_desc *desc) {
+static inline kfa_status kfa_attention_desc_init(struct kfa_attention_desc *desc) {
   return kfa_attention_desc_init_sized(desc, sizeof(kfa_attention_desc));
 }
 #ifdef __cplusplus
