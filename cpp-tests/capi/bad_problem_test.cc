@@ -132,12 +132,6 @@ void add_floats(List& list) {
              [value = value](Problem& p) { p.desc.softcap = value; },
              {std::string("softcap is ") + text, "expected"});
   }
-  // What is no float32 of full precision once it is multiplied by log2 e, or was none before.
-  for (float scale : {1e-40f, -1e-44f, 3e38f, -2.4e38f}) {
-    list.add("softmax_scale_" + std::to_string(list.cases.size()),
-             [=](Problem& p) { p.desc.softmax_scale = scale; },
-             {"softmax_scale is ", "1.2e-38 to 2.3e38"});
-  }
   list.add("softcap_minus_1", [](Problem& p) { p.desc.softcap = -1; },
            {"softcap is -1", "expected"});
 }

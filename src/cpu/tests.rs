@@ -594,7 +594,7 @@ impl Dense {
     }
 
     /// Poisons the results and runs an entry; false if it does not serve the problem.
-    fn run(&mut self, entry: &Entry) -> bool {
+    fn run(&mut self, entry: &Row) -> bool {
         self.output.fill(f32::NAN);
         self.lse.fill(f32::NAN);
         let view = |data: &mut [f32]| kfa_tensor_view {
@@ -798,7 +798,7 @@ fn thousands_of_heads_share_a_key() {
             output: view,
             ..DEFAULT_DESC
         };
-        let p = Problem::new(&desc, Check::Shape).unwrap();
+        let p = problem::of(&desc, Check::Shape).unwrap();
         super::flash_decode::scratch_floats(&p, 1).max(super::flash_prefill::scratch_floats(
             &p,
             entries().next().unwrap().kernels,
