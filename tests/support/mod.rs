@@ -52,7 +52,12 @@ pub fn program(name: &str, language: Language) -> PathBuf {
     }
     let program = folder.join(name.replace('.', "_"));
     let mut command = compiler(language);
-    command.arg(format!("{ROOT}/tests/c/{name}")).arg("-o").arg(&program).arg(&soname);
+    command
+        .arg("-D_GNU_SOURCE")
+        .arg(format!("{ROOT}/tests/c/{name}"))
+        .arg("-o")
+        .arg(&program)
+        .arg(&soname);
     command.arg(format!("-Wl,-rpath,{}", folder.display())).args(["-lpthread", "-ldl", "-lm"]);
     succeed(&mut command);
     program
@@ -63,7 +68,9 @@ pub fn succeed(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
         output.status.success(),
-        "{command:?}: {}\n{}{}",
+        "{} {:?}: {}\n{}{}",
+        command.get_program().display(),
+        command.get_args().collect::<Vec<_>>(),
         output.status,
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
