@@ -187,18 +187,22 @@ impl Call {
         }
         // 64-bit on purpose: layer offsets of real models do not fit an int32.
         let layer_stride = g.seq_len as u64 * g.kv_dim() as u64;
-        let layer_start = self.layer_idx as u64 * layer_stride;
+        let layer_start = (self.layer_idx as u64).checked_mul(layer_stride);
+        let layer_end = layer_start.and_then(|start| start.checked_add(layer_stride));
         let cache = |tensor: &kfa_tensor, name: &str| -> Result<kfa_tensor_view> {
             let elements = checked_size(tensor, name, g.device)? as u64;
-            if elements < layer_start + layer_stride {
-                return Err(Error::invalid(format!(
-                    "{name}.size is {elements}; expected at least ({layer} + 1) * seq_len * kv_dim = {} for {layer} {}",
-                    layer_start + layer_stride,
-                    self.layer_idx,
-                    layer = self.names.layer,
-                )));
-            }
-            let layer_bytes = layer_start as usize * size_of_dtype(tensor.dtype);
+            let start = match (layer_start, layer_end) {
+                (Some(start), Some(end)) if end <= elements => start,
+                _ => {
+                    let end = (i128::from(self.layer_idx) + 1) * i128::from(layer_stride);
+                    return Err(Error::invalid(format!(
+                        "{name}.size is {elements}; expected at least ({layer} + 1) * seq_len * kv_dim = {end} for {layer} {}",
+                        self.layer_idx,
+                        layer = self.names.layer,
+                    )));
+                }
+            };
+            let layer_bytes = start as usize * size_of_dtype(tensor.dtype);
             Ok(kfa_tensor_view {
                 data: tensor.data.wrapping_byte_add(layer_bytes),
                 dtype: tensor.dtype,

@@ -3,7 +3,8 @@
 
 use kuiper_flash_attention::abi::*;
 use kuiper_flash_attention::capi::attention::{
-    kfa_attention_desc_init_sized, kfa_attention_forward, kfa_attention_workspace_size,
+    kfa_attention_desc_init_sized, kfa_attention_forward, kfa_attention_supported,
+    kfa_attention_workspace_size,
 };
 use kuiper_flash_attention::capi::process::kfa_set_num_threads;
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -69,8 +70,56 @@ fn allocations(q_len: i32, kv_len: i32, mode: kfa_attention_mode, warm: usize) -
     }
 }
 
+/// A description of a prefill without any data.
+fn shape_alone() -> kfa_attention_desc {
+    let mut desc = MaybeUninit::uninit();
+    // SAFETY: the library fills all of it.
+    unsafe {
+        let size = size_of::<kfa_attention_desc>();
+        assert_eq!(kfa_attention_desc_init_sized(desc.as_mut_ptr(), size), KFA_OK);
+        let mut desc: kfa_attention_desc = desc.assume_init();
+        (desc.q_len, desc.kv_len) = (100, 100);
+        (desc.heads, desc.kv_heads, desc.head_dim) = (8, 4, 64);
+        desc
+    }
+}
+
+/// Served, refused for a feature, refused for a size: hosts ask for every node of every graph.
+fn asking_whether_a_problem_is_served_allocates_nothing_and_is_quick() {
+    let served = shape_alone();
+    let fast_math = kfa_attention_desc { flags: KFA_FLAG_FAST_MATH, ..served };
+    let invalid = kfa_attention_desc { heads: 7, ..served };
+    for (desc, answer) in [
+        (served, KFA_OK),
+        (fast_math, KFA_ERROR_UNSUPPORTED),
+        (invalid, KFA_ERROR_INVALID_ARGUMENT),
+    ] {
+        // SAFETY: a whole description without data.
+        let ask = || unsafe { assert_eq!(kfa_attention_supported(&desc), answer) };
+        ask();
+        let before = CALLS.load(Ordering::SeqCst);
+        // The best of many rounds: the machine may be busy with something else.
+        let best = (0..200)
+            .map(|_| {
+                let start = std::time::Instant::now();
+                (0..100).for_each(|_| ask());
+                start.elapsed() / 100
+            })
+            .min()
+            .unwrap();
+        assert_eq!(
+            CALLS.load(Ordering::SeqCst),
+            before,
+            "asking allocates; the answer is {answer}"
+        );
+        assert!(best.as_nanos() < 1000, "asking takes {best:?}; the answer is {answer}");
+    }
+}
+
+// One test, as all of the process's allocations are counted.
 #[test]
 fn warm_calls_do_not_allocate() {
+    asking_whether_a_problem_is_served_allocates_nothing_and_is_quick();
     assert_eq!(kfa_set_num_threads(2), KFA_OK);
     for mode in [KFA_ATTENTION_MODE_FLASH, KFA_ATTENTION_MODE_STANDARD] {
         for (q_len, kv_len) in [(1, 100), (1, 5000), (9, 200)] {

@@ -197,6 +197,28 @@ TEST(EngineKernels, GettersNameTheDeviceTheyLack) {
   }
 }
 
+TEST(EngineKernels, ALayerOffsetBeyond64BitsIsNoSmallOne) {
+  // (2^31 - 1 + 1) layers of 2^20 slots of 2^13 elements are 2^64: 0, to arithmetic that wraps.
+  for (Route route : {Route::kFlashKernel, Route::kMhaKernel, Route::kLayer}) {
+    SCOPED_TRACE(name_of(route));
+    EngineCall call;
+    call.head_num = call.kv_head_num = 64;
+    call.head_size = 128;
+    call.kv_mul = 1;
+    call.kv_dim = 64 * 128;
+    call.seq_len = 1 << 20;
+    call.layer_idx = INT32_MAX;
+    call.query_memory = Array(3 * 64 * 128);
+    call.output_memory = Array(3 * 64 * 128);
+    call.query = EngineCall::tensor(call.query_memory);
+    call.output = EngineCall::tensor(call.output_memory);
+    call.score = {};  // dropped, as engines may
+    forget_last_error();
+    expect_refused(call.run(route), KFA_ERROR_INVALID_ARGUMENT,
+                   {"size is", "18446744073709551616", "2147483647"});
+  }
+}
+
 TEST(EngineKernels, NullTensorsAreRefused) {
   EngineCall call;
   const auto before = call.snapshot();

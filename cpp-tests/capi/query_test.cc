@@ -52,6 +52,27 @@ TEST(WorkspaceSize, StandardRunsWithOneRowsScores) {
   }
 }
 
+TEST(WorkspaceSize, BoundsAreFarApartForALongStandardPrefill) {
+  Problem problem({8, 8, 32, 32, 16});
+  problem.desc.mode = KFA_ATTENTION_MODE_STANDARD;
+  problem.desc.batch = 8;
+  problem.desc.q_len = problem.desc.kv_len = 8192;
+  problem.desc.query.data = problem.desc.key.data = problem.desc.value.data = nullptr;
+  size_t min = 77, preferred = 77, size = 77;
+  ASSERT_EQ(kfa_attention_workspace_bounds(&problem.desc, &min, &preferred), KFA_OK);
+  ASSERT_EQ(kfa_attention_workspace_size(&problem.desc, &size), KFA_OK);
+  EXPECT_EQ(min, size_t{4} * 8 * 32 * 8192);
+  EXPECT_EQ(preferred, size_t{256} << 20);
+  EXPECT_EQ(size, preferred);
+  min = 77;
+  forget_last_error();
+  expect_refused(kfa_attention_workspace_bounds(&problem.desc, &min, nullptr),
+                 KFA_ERROR_INVALID_ARGUMENT, {"preferred is NULL"});
+  expect_refused(kfa_attention_workspace_bounds(&problem.desc, nullptr, &preferred),
+                 KFA_ERROR_INVALID_ARGUMENT, {"min is NULL"});
+  EXPECT_EQ(min, 77u);
+}
+
 TEST(WorkspaceSize, NullSizeIsRefused) {
   Problem problem({1, 8, 4, 2, 32});
   expect_refused(kfa_attention_workspace_size(&problem.desc, nullptr), KFA_ERROR_INVALID_ARGUMENT,

@@ -1,4 +1,6 @@
 // Level 3: tensors that are not packed, not aligned, or share memory in permitted ways.
+#include <cmath>
+
 #include "support/problem.h"
 
 namespace kfa_test {
@@ -69,6 +71,31 @@ TEST_P(Views, RowMajorBatchInnerTensorsWork) {
   problem.desc.value = view(problem.value, 32, 3 * 32, 16);
   problem.desc.output = view(problem.output, 64, 3 * 64, 16);
   run_and_compare(problem);
+}
+
+TEST_P(Views, TheLseGoesWhereItsStridesSay) {
+  Problem packed = make(), strided = make();
+  packed.run();
+  const int64_t rows = strided.desc.q_len, heads = 4, row = 2 * heads + 3, sequence = rows * row + 5;
+  strided.lse = Array(3 * sequence);
+  strided.desc.lse = strided.lse.data();
+  strided.desc.lse_batch_stride = sequence;  // [batch, rows, heads] with gaps
+  strided.desc.lse_row_stride = row;
+  strided.desc.lse_head_stride = 2;
+  strided.run();
+  std::vector<bool> written(strided.lse.size());
+  for (int64_t b = 0; b < 3; ++b) {
+    for (int64_t h = 0; h < heads; ++h) {
+      for (int64_t r = 0; r < rows; ++r) {
+        const int64_t at = b * sequence + r * row + 2 * h;
+        EXPECT_EQ(strided.lse[at], packed.lse[(b * heads + h) * rows + r]) << b << h << r;
+        written[at] = true;
+      }
+    }
+  }
+  for (size_t i = 0; i < written.size(); ++i) {
+    EXPECT_TRUE(written[i] || std::isnan(strided.lse[i])) << "wrote between rows at " << i;
+  }
 }
 
 TEST_P(Views, GapsBetweenOutputsStayUntouched) {

@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "kernels that serve paged and quantised caches read it")]
 
 use super::memory::{Arrays, extent};
-use super::validate::{Validator, invalid};
+use super::validator::{Validator, invalid};
 use super::view::Placed;
 use crate::abi::*;
 use crate::dtype::Dtype;

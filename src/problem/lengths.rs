@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "kernels that serve ragged batches read it")]
 
 use super::memory::Arrays;
-use super::validate::{Validator, invalid};
+use super::validator::{Validator, invalid};
 use super::{Check, Device, Spec};
 use crate::error::{Refusal, Result};
 

@@ -7,9 +7,13 @@
 mod cache;
 mod lengths;
 mod memory;
+mod overlap;
 mod scores;
 mod step;
+#[cfg(test)]
+mod tests;
 mod validate;
+mod validator;
 mod view;
 mod visible;
 
@@ -18,12 +22,14 @@ pub use lengths::{Lengths, Sequence};
 pub use memory::{Span, aligned};
 pub use scores::Scores;
 pub use step::{Append, Norm, Rope};
-pub use validate::{positive, scale_or_default};
+pub use validator::{positive, scale_or_default};
 pub use view::View;
 pub use visible::{Causal, Visible};
 
 use crate::abi::*;
-use crate::error::{Error, Refusal, Result, Status};
+#[cfg(test)]
+use crate::error::Error;
+use crate::error::{Refusal, Result, Status};
 use crate::features::Features;
 use crate::settings::Mode;
 use std::ffi::c_void;
@@ -50,7 +56,11 @@ impl Device {
                 Status::NoDevice,
                 format_args!(
                     "{argument} is {}; this version has no backend for it",
-                    if value == KFA_DEVICE_ROCM { "KFA_DEVICE_ROCM" } else { "KFA_DEVICE_XPU" }
+                    if value == KFA_DEVICE_ROCM {
+                        "KFA_DEVICE_ROCM (3)"
+                    } else {
+                        "KFA_DEVICE_XPU (4)"
+                    }
                 ),
             )),
             _ => Err(E::refuse(

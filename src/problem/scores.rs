@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "kernels that serve more than plain scores read it")]
 
 use super::memory::{Arrays, extent};
-use super::validate::{Validator, invalid};
+use super::validator::{Validator, invalid};
 use crate::abi::*;
 use crate::dtype::Dtype;
 use crate::error::{Refusal, Result};

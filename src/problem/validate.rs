@@ -1,57 +1,9 @@
 //! From a C description to a [`Spec`], field by field. Nothing here reads a tensor.
 
 use super::memory::{Arrays, Span, extent};
+use super::validator::{Validator, invalid, unsupported};
 use super::view::{Placed, refuse_self_overlap};
 use super::*;
-use crate::dtype::Dtype;
-use std::fmt;
-use std::marker::PhantomData;
-
-/// A description under validation; refusals are `E`s.
-pub struct Validator<'a, E> {
-    pub desc: &'a kfa_attention_desc,
-    pub names: &'a Names,
-    pub check: Check,
-    pub device: Device,
-    refusal: PhantomData<E>,
-}
-
-pub fn invalid<T, E: Refusal>(message: fmt::Arguments) -> Result<T, E> {
-    Err(E::refuse(Status::InvalidArgument, message))
-}
-
-pub fn unsupported<T, E: Refusal>(message: fmt::Arguments) -> Result<T, E> {
-    Err(E::refuse(Status::Unsupported, message))
-}
-
-/// Reads a size that must be at least 1.
-pub fn positive(value: i32, name: &str) -> Result<usize> {
-    at_least_one::<Error>(value, name)
-}
-
-/// Resolves the default of 0 and refuses what is not a number.
-pub fn scale_or_default(scale: f32, head_dim: usize) -> Result<f32> {
-    resolve_scale::<Error>(scale, head_dim)
-}
-
-fn at_least_one<E: Refusal>(value: i32, name: &str) -> Result<usize, E> {
-    if value < 1 {
-        return invalid(format_args!("{name} is {value}; expected at least 1"));
-    }
-    Ok(value as usize)
-}
-
-fn resolve_scale<E: Refusal>(scale: f32, head_dim: usize) -> Result<f32, E> {
-    if scale == 0.0 {
-        return Ok(1.0 / (head_dim as f32).sqrt());
-    }
-    if !scale.is_finite() {
-        return invalid(format_args!(
-            "softmax_scale is {scale}; expected a finite number, or 0 for 1/sqrt(head_dim)"
-        ));
-    }
-    Ok(scale)
-}
 
 const KNOWN_FLAGS: u32 =
     KFA_FLAG_DETERMINISTIC | KFA_FLAG_BATCH_INVARIANT | KFA_FLAG_FAST_MATH | KFA_FLAG_LSE_BASE2;
@@ -66,42 +18,12 @@ pub unsafe fn validate<E: Refusal>(
     names: &Names,
 ) -> Result<Spec, E> {
     let device = Device::read(desc.device, "device")?;
-    let v = Validator::<E> { desc, names, check, device, refusal: PhantomData };
+    let v = Validator::<E>::new(desc, names, check, device);
     // SAFETY: the caller's.
     unsafe { v.spec() }
 }
 
 impl<E: Refusal> Validator<'_, E> {
-    /// Whether the tensors' memory must be there.
-    pub fn all(&self) -> bool {
-        self.check == Check::All
-    }
-
-    pub fn not_negative(&self, value: i32, name: &str) -> Result<(), E> {
-        if value < 0 {
-            return invalid(format_args!("{name} is {value}; expected 0 or more"));
-        }
-        Ok(())
-    }
-
-    pub fn reserved(&self, value: i32, name: &str) -> Result<(), E> {
-        if value != 0 {
-            return invalid(format_args!("{name} is {value}; expected 0"));
-        }
-        Ok(())
-    }
-
-    pub fn float_type(&self, value: kfa_dtype, name: &str) -> Result<Dtype, E> {
-        match Dtype::from_c(value).filter(|dtype| dtype.is_float()) {
-            Some(dtype) => Ok(dtype),
-            None => invalid(format_args!("{name} is {value}; expected fp32, fp16 or bf16")),
-        }
-    }
-
-    fn positive(&self, value: i32, name: &str) -> Result<usize, E> {
-        at_least_one(value, name)
-    }
-
     /// # Safety
     /// As [`Problem::new`].
     unsafe fn spec(&self) -> Result<Spec, E> {
@@ -127,7 +49,7 @@ impl<E: Refusal> Validator<'_, E> {
                 "heads is {heads}; expected a multiple of kv_heads ({kv_heads})"
             ));
         }
-        let scale = resolve_scale(d.softmax_scale, head_dim)?;
+        let scale = self.scale(head_dim)?;
         // There one float holds the scale times log2 e.
         let whole = scale.is_normal() && (scale * std::f32::consts::LOG2_E).is_normal();
         if self.device == Device::Cuda && !whole {
@@ -297,48 +219,6 @@ impl<E: Refusal> Validator<'_, E> {
             ));
         }
         Ok(())
-    }
-
-    fn visible(&self, batch: usize, q_len: usize, arrays: &mut Arrays) -> Result<Visible, E> {
-        let d = self.desc;
-        let causal = match d.is_causal {
-            0 => Causal::None,
-            1 => Causal::BottomRight,
-            2 => Causal::TopLeft,
-            other => {
-                return invalid(format_args!(
-                    "is_causal is {other}; expected 0, 1 (bottom-right) or 2 (top-left)"
-                ));
-            }
-        };
-        for (name, value) in [
-            ("sliding_window", d.sliding_window),
-            ("window_right", d.window_right),
-            ("attention_chunk", d.attention_chunk),
-        ] {
-            self.not_negative(value, name)?;
-        }
-        if causal != Causal::None && d.window_right != 0 {
-            return invalid(format_args!(
-                "window_right is {}; expected 0 where is_causal is {}",
-                d.window_right, d.is_causal
-            ));
-        }
-        if causal == Causal::None && !d.span_ends.is_null() {
-            return invalid(format_args!(
-                "span_ends is set; expected NULL where is_causal is 0, as rows see all keys already"
-            ));
-        }
-        // At least: packed queries may have fewer rows.
-        let rows = if d.query_offsets.is_null() { batch.checked_mul(q_len) } else { Some(1) };
-        self.array(arrays, "span_ends", d.span_ends, 4, rows)?;
-        Ok(Visible {
-            causal,
-            window: d.sliding_window,
-            window_right: d.window_right,
-            chunk: d.attention_chunk,
-            span_ends: d.span_ends,
-        })
     }
 
     /// Multi-head latent attention keeps the value within the key, whose size then says nothing about

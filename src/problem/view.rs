@@ -1,7 +1,7 @@
 //! Strided tensors: their shape, the bytes that they span, elements that share memory.
 
 use super::memory::Span;
-use super::validate::{Validator, invalid, unsupported};
+use super::validator::{Validator, invalid, unsupported};
 use crate::abi::*;
 use crate::dtype::{Dtype, Typed};
 use crate::error::{Refusal, Result, Status};

@@ -5,6 +5,9 @@
 #![allow(dead_code, reason = "kernels that serve more than plain causality read it")]
 
 use super::Sequence;
+use super::memory::Arrays;
+use super::validator::{Validator, invalid};
+use crate::error::{Refusal, Result};
 use std::ops::Range;
 
 /// Whether a row sees keys after its own; the numbers are those of `is_causal`.
@@ -125,6 +128,50 @@ impl Visible {
             let last = self.row(s, rows.end - 1);
             Tile { any, all: keys.start >= last.start && keys.end <= end.min(s.kv_end) }
         }
+    }
+}
+
+impl<E: Refusal> Validator<'_, E> {
+    pub fn visible(&self, batch: usize, q_len: usize, arrays: &mut Arrays) -> Result<Visible, E> {
+        let d = self.desc;
+        let causal = match d.is_causal {
+            0 => Causal::None,
+            1 => Causal::BottomRight,
+            2 => Causal::TopLeft,
+            other => {
+                return invalid(format_args!(
+                    "is_causal is {other}; expected 0, 1 (bottom-right) or 2 (top-left)"
+                ));
+            }
+        };
+        for (name, value) in [
+            ("sliding_window", d.sliding_window),
+            ("window_right", d.window_right),
+            ("attention_chunk", d.attention_chunk),
+        ] {
+            self.not_negative(value, name)?;
+        }
+        if causal != Causal::None && d.window_right != 0 {
+            return invalid(format_args!(
+                "window_right is {}; expected 0 where is_causal is {}",
+                d.window_right, d.is_causal
+            ));
+        }
+        if causal == Causal::None && !d.span_ends.is_null() {
+            return invalid(format_args!(
+                "span_ends is set; expected NULL where is_causal is 0, as rows see all keys already"
+            ));
+        }
+        // At least: packed queries may have fewer rows.
+        let rows = if d.query_offsets.is_null() { batch.checked_mul(q_len) } else { Some(1) };
+        self.array(arrays, "span_ends", d.span_ends, 4, rows)?;
+        Ok(Visible {
+            causal,
+            window: d.sliding_window,
+            window_right: d.window_right,
+            chunk: d.attention_chunk,
+            span_ends: d.span_ends,
+        })
     }
 }
 
