@@ -1,5 +1,5 @@
-//! Gives the shared library its soname and symbol versions, compiles the CUDA kernels where nvcc is found, and on
-//! request generates the C header.
+//! Gives the shared library its soname and symbol versions, compiles the CUDA kernels where nvcc is
+//! found, and on request generates the C header.
 
 #[path = "kernels/build.rs"]
 mod kernels;
@@ -33,10 +33,19 @@ fn main() {
 /// Writes `$OUT_DIR/kfa.h`; `tests/header.rs` compares it with the checked-in header.
 #[cfg(feature = "generate-header")]
 fn generate_header() {
+    use std::fs;
+    use std::path::PathBuf;
     println!("cargo:rerun-if-changed=cbindgen.toml");
     println!("cargo:rerun-if-changed=src/abi.rs");
     println!("cargo:rerun-if-changed=src/capi");
-    let root = env::var("CARGO_MANIFEST_DIR").unwrap();
-    let out = Path::new(&env::var("OUT_DIR").unwrap()).join("kfa.h");
-    cbindgen::generate(root).expect("cbindgen reads src/abi.rs and src/capi").write_to_file(out);
+    let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").unwrap());
+    let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
+    let mut capi: Vec<_> = fs::read_dir(root.join("src/capi")).unwrap().flatten().collect();
+    capi.sort_by_key(|file| file.path());
+    // These files alone, so that no name from anywhere else gets into the header.
+    let files = [root.join("src/abi.rs")].into_iter().chain(capi.iter().map(|file| file.path()));
+    let sources = files.fold(cbindgen::Builder::new(), |builder, file| builder.with_src(file));
+    let header =
+        sources.with_config(config).generate().expect("cbindgen reads src/abi.rs and src/capi");
+    header.write_to_file(Path::new(&env::var("OUT_DIR").unwrap()).join("kfa.h"));
 }

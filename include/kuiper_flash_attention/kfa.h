@@ -50,21 +50,6 @@
 #define KFA_VERSION_PATCH 0
 
 /**
- * A set of features.
- */
-typedef struct Features Features;
-
-/**
- * The bytes from a view's first element to its last.
- */
-typedef struct Span Span;
-
-/**
- * Bytes of workspace.
- */
-typedef struct Workspace Workspace;
-
-/**
  * A flash attention layer; see `kfa_flash_attention_layer_create()`. One layer object serves all
  * layers of a model, one thread at a time.
  */
@@ -405,7 +390,8 @@ typedef struct kfa_attention_desc {
   int32_t value_head_dim;
   /**
    * Factor on the scores: 0 (default) means `1 / sqrt(head_dim)`, which is refused where key and
-   * value share memory (MLA: it would be wrong); else of magnitude 1.2e-38 to 2.3e38.
+   * value share memory (MLA: it would be wrong); else finite, and on CUDA of magnitude 1.2e-38 to
+   * 2.3e38.
    */
   float softmax_scale;
   /**
@@ -1048,12 +1034,6 @@ typedef void (*kfa_log_callback)(kfa_log_level level, const char *message, void 
  */
 #define KFA_LOG_WARNING 1
 
-
-
-
-
-
-
 #ifdef __cplusplus
 extern "C" {
 #endif // __cplusplus
@@ -1160,10 +1140,14 @@ kfa_status kfa_attention_explain(const struct kfa_attention_desc *desc,
 /**
  * Merges attention results over disjoint sets of keys into the result over all of them.
  *
- * Each part is weighted by e^LSE; this is exact up to float32 rounding. Parts that saw no key
- * (LSE -infinity) are ignored, whatever their output holds. On CUDA the arrays of pointers lie in
- * host memory and what they point to on the device; the merge, of at most 64 parts, is enqueued on
- * `stream`.
+ * Each part is weighted by e^LSE (2^LSE with `KFA_FLAG_LSE_BASE2`); this is exact up to float32
+ * rounding. Parts that saw no key (LSE -infinity) are ignored, whatever their output holds; a row
+ * without any other has output 0 and LSE -infinity. An LSE that no sum of exponentials has (NaN,
+ * +infinity) makes its row's output and LSE NaN. A sink must have entered exactly one part.
+ *
+ * On the CPU the call returns when the result is written, by the library's threads where it is
+ * large. On CUDA the arrays of pointers lie in host memory and what they point to on the device; the
+ * merge, of at most 64 parts of packed float32 with natural LSEs, is enqueued on `stream`.
  *
  * @param[in] desc  the partial results; see `kfa_merge_desc`.
  *
@@ -1329,6 +1313,352 @@ size_t kfa_flash_attention_layer_input_size(const struct kfa_flash_attention_lay
  * Number of outputs of a layer: 1; 0 for NULL.
  */
 size_t kfa_flash_attention_layer_output_size(const struct kfa_flash_attention_layer *layer);
+
+/**
+ * Fills a description of `size` bytes with its defaults: CPU, automatic mode, causal, batch 1,
+ * float32 packed tensors, everything optional off. Sizes and data pointers are left 0.
+ * `kfa_attention_desc_init()` is this with the size that the caller compiled.
+ *
+ * @param[out] desc  the description to fill.
+ * @param[in]  size  `sizeof(kfa_attention_desc)`.
+ *
+ * # Safety
+ * `desc` is NULL or may be written for `size` bytes.
+ */
+kfa_status kfa_attention_desc_init_sized(struct kfa_attention_desc *desc, size_t size);
+
+/**
+ * Computes attention.
+ *
+ * On the CPU the call returns when the output is written. On CUDA it enqueues the work on
+ * `stream` and returns; it never waits, allocates device memory or locks, and may be captured into
+ * a CUDA graph. It runs in the calling thread's current context if that belongs to the tensors'
+ * device, else in the device's primary context, and leaves the current context as it was. Tensors
+ * must be memory of one device (managed memory serves too). On an error nothing is written.
+ *
+ * @param[in] desc  the problem; see `kfa_attention_desc`.
+ * @return `KFA_OK`, or a status whose message `kfa_last_error_message()` holds.
+ *
+ * # Safety
+ * The tensors are valid for the shapes and strides in `desc`; no other thread writes them or
+ * touches output, LSE or workspace during the call.
+ */
+kfa_status kfa_attention_forward(const struct kfa_attention_desc *desc);
+
+/**
+ * Tells how many bytes of workspace `kfa_attention_forward()` needs for a problem.
+ *
+ * Data pointers of tensors may still be NULL; pointers that switch a feature on (sinks, lengths) may
+ * not. On CUDA this also loads the kernels, so that the first forward
+ * does not have to. Flash prefill needs none, flash decode some where it splits
+ * the keys, standard MHA `4 * batch * heads * q_len * kv_len` up to 256 MiB (and runs with
+ * `4 * batch * heads * kv_len`).
+ *
+ * @param[in]  desc  the problem.
+ * @param[out] size  bytes.
+ *
+ * # Safety
+ * `desc` is NULL or valid; `size` is NULL or may be written.
+ */
+kfa_status kfa_attention_workspace_size(const struct kfa_attention_desc *desc,
+                                        size_t *size);
+
+/**
+ * Tells both how many bytes of workspace a problem needs at least and how many it likes to have, as
+ * `kfa_attention_workspace_size()` says. With any size between the result is the same.
+ *
+ * @param[in]  desc       the problem.
+ * @param[out] min        bytes that `kfa_attention_forward()` does not run without.
+ * @param[out] preferred  bytes with which it is fastest.
+ *
+ * # Safety
+ * `desc` is NULL or valid; `min` and `preferred` are NULL or may be written.
+ */
+kfa_status kfa_attention_workspace_bounds(const struct kfa_attention_desc *desc,
+                                          size_t *min,
+                                          size_t *preferred);
+
+/**
+ * Tells whether `kfa_attention_forward()` would serve a problem: `KFA_OK`, or the status that it
+ * would answer. Leaves no message, allocates nothing and takes well under a microsecond on the CPU:
+ * for hosts that ask of every node of a graph. `kfa_attention_explain()` says why.
+ *
+ * Data pointers of tensors may still be NULL.
+ *
+ * @param[in] desc  the problem.
+ *
+ * # Safety
+ * `desc` is NULL or valid.
+ */
+kfa_status kfa_attention_supported(const struct kfa_attention_desc *desc);
+
+/**
+ * Explains which kernel would serve a problem: its name on the first line, then one line for each
+ * kernel passed over with the reason. Where none would, the first line starts with `none`.
+ *
+ * Data pointers may still be NULL. Works like `snprintf`: writes at most `capacity` bytes with
+ * the terminating NUL, and tells the whole text's size.
+ *
+ * @param[in]  desc      the problem.
+ * @param[out] text      buffer, or NULL if `capacity` is 0.
+ * @param[in]  capacity  bytes at `text`.
+ * @param[out] size      bytes of the whole text with its NUL, or NULL.
+ *
+ * # Safety
+ * `desc` is NULL or valid; `text` may be written for `capacity` bytes; `size` is NULL or may be
+ * written.
+ */
+kfa_status kfa_attention_explain(const struct kfa_attention_desc *desc,
+                                 char *text,
+                                 size_t capacity,
+                                 size_t *size);
+
+/**
+ * Merges attention results over disjoint sets of keys into the result over all of them.
+ *
+ * Each part is weighted by e^LSE (2^LSE with `KFA_FLAG_LSE_BASE2`); this is exact up to float32
+ * rounding. Parts that saw no key (LSE -infinity) are ignored, whatever their output holds; a row
+ * without any other has output 0 and LSE -infinity. An LSE that no sum of exponentials has (NaN,
+ * +infinity) makes its row's output and LSE NaN. A sink must have entered exactly one part.
+ *
+ * On the CPU the call returns when the result is written, by the library's threads where it is
+ * large. On CUDA the arrays of pointers lie in host memory and what they point to on the device; the
+ * merge, of at most 64 parts of packed float32 with natural LSEs, is enqueued on `stream`.
+ *
+ * @param[in] desc  the partial results; see `kfa_merge_desc`.
+ *
+ * # Safety
+ * The arrays are valid for the shapes in `desc`.
+ */
+kfa_status kfa_attention_merge(const struct kfa_merge_desc *desc);
+
+/**
+ * Names the kernel that served this thread's last successful attention call, such as
+ * `cpu.flash_decode.avx2`; empty before the first. Never NULL; valid for ever.
+ */
+const char *kfa_last_kernel_name(void);
+
+/**
+ * Returns the flash attention kernel of a device, which falls back to standard MHA (with one
+ * logged reason) where flash cannot serve and `kfa_set_attention_mode()` permits.
+ *
+ * @param[in] device  where the tensors will lie.
+ * @return the kernel; NULL with a message in `kfa_last_error_message()` where there is none.
+ */
+kfa_flash_attention_kernel kfa_get_flash_attention_kernel(kfa_device_type device);
+
+/**
+ * Returns the kernel that an engine calls as its MHA kernel: flash attention wherever it can serve,
+ * which leaves the score storage alone, else standard MHA in it. `kfa_set_attention_mode()` and
+ * `KFA_DISABLE_FLASH_ATTENTION=1` pin standard MHA; `kfa_last_kernel_name()` tells which ran.
+ *
+ * @param[in] device  where the tensors will lie.
+ * @return the kernel; NULL with a message in `kfa_last_error_message()` where there is none.
+ */
+kfa_mha_kernel kfa_get_mha_kernel(kfa_device_type device);
+
+/**
+ * Returns the standard MHA kernel of a device, whatever the attention mode: the baseline that flash
+ * attention is measured against.
+ *
+ * @param[in] device  where the tensors will lie.
+ * @return the kernel; NULL with a message in `kfa_last_error_message()` where there is none.
+ */
+kfa_mha_kernel kfa_get_standard_mha_kernel(kfa_device_type device);
+
+/**
+ * Computes attention as `kfa_attention_forward()` does, in working memory that the library keeps:
+ * of the calling thread on the CPU, of the stream on CUDA. It is allocated by the first call and
+ * kept, so that later calls, those inside a stream capture included, allocate nothing.
+ *
+ * @param[in] desc         the problem; its workspace is NULL.
+ * @param[in] kv_capacity  what `kv_len` may grow to in later calls, such as the cache's capacity,
+ *                         or 0; lets the first call allocate for all of them.
+ *
+ * # Safety
+ * As for `kfa_attention_forward()`.
+ */
+kfa_status kfa_attention_forward_in_scratch(const struct kfa_attention_desc *desc,
+                                            int32_t kv_capacity);
+
+/**
+ * Does ahead of time what the first call on a device would take longer for: starts the threads of
+ * the CPU, or loads the kernels into the current CUDA device (some milliseconds), or into the first
+ * one where none is current. Optional, and again cheap; call it where the model is loaded.
+ *
+ * @param[in] device  where the tensors will lie.
+ */
+kfa_status kfa_warm_up(kfa_device_type device);
+
+/**
+ * Creates a layer with the arguments of the engine's `op::FlashAttention`.
+ *
+ * @param[in]  device       where tensors will lie.
+ * @param[in]  layer_index  layer of the cache, as `kfa_flash_attention_layer_set_layer_idx()`.
+ * @param[in]  kv_mul       query heads per key/value head.
+ * @param[in]  kv_dim       `head_num / kv_mul * head_size`.
+ * @param[in]  seq_len      the cache's capacity in tokens.
+ * @param[in]  head_num     query heads.
+ * @param[in]  head_size    elements per head.
+ * @param[in]  scale        factor on the scores; 0 means `1 / sqrt(head_size)`.
+ * @param[out] layer        receives the layer; untouched on an error.
+ *
+ * # Safety
+ * `layer` is NULL or may be written.
+ */
+kfa_status kfa_flash_attention_layer_create(kfa_device_type device,
+                                            int32_t layer_index,
+                                            int32_t kv_mul,
+                                            int32_t kv_dim,
+                                            int32_t seq_len,
+                                            int32_t head_num,
+                                            int32_t head_size,
+                                            float scale,
+                                            struct kfa_flash_attention_layer **layer);
+
+/**
+ * Destroys a layer. NULL is allowed and does nothing.
+ *
+ * # Safety
+ * `layer` is NULL or a live layer that no thread uses; it is gone afterwards.
+ */
+void kfa_flash_attention_layer_destroy(struct kfa_flash_attention_layer *layer);
+
+/**
+ * Sets the absolute position of the newest query row; keys `0 ..= pos` are valid.
+ *
+ * # Safety
+ * `layer` is NULL or a live layer that no other thread uses.
+ */
+kfa_status kfa_flash_attention_layer_set_pos(struct kfa_flash_attention_layer *layer, int32_t pos);
+
+/**
+ * Sets which layer of the caches the next forward reads.
+ *
+ * # Safety
+ * `layer` is NULL or a live layer that no other thread uses.
+ */
+kfa_status kfa_flash_attention_layer_set_layer_idx(struct kfa_flash_attention_layer *layer,
+                                                   int32_t layer_idx);
+
+/**
+ * Sets an input tensor: 0 query, 1 key cache, 2 value cache. The description is copied, the
+ * memory is not.
+ *
+ * # Safety
+ * `layer` is NULL or a live layer that no other thread uses; `tensor` is NULL or valid.
+ */
+kfa_status kfa_flash_attention_layer_set_input(struct kfa_flash_attention_layer *layer,
+                                               int32_t index,
+                                               const struct kfa_tensor *tensor);
+
+/**
+ * Sets the output tensor, index 0. It may be the query's memory.
+ *
+ * # Safety
+ * `layer` is NULL or a live layer that no other thread uses; `tensor` is NULL or valid.
+ */
+kfa_status kfa_flash_attention_layer_set_output(struct kfa_flash_attention_layer *layer,
+                                                int32_t index,
+                                                const struct kfa_tensor *tensor);
+
+/**
+ * Sets the CUDA stream that forward enqueues on; NULL (the default) on the CPU.
+ *
+ * # Safety
+ * `layer` is NULL or a live layer that no other thread uses.
+ */
+kfa_status kfa_flash_attention_layer_set_stream(struct kfa_flash_attention_layer *layer,
+                                                void *stream);
+
+/**
+ * Computes attention of the tensors that were set; the number of query rows follows from the
+ * query's size. Tensors are checked here, and nothing is written on an error.
+ *
+ * # Safety
+ * `layer` is NULL or a live layer that no other thread uses; the tensors' memory is valid.
+ */
+kfa_status kfa_flash_attention_layer_forward(struct kfa_flash_attention_layer *layer);
+
+/**
+ * Number of inputs of a layer: 3; 0 for NULL.
+ */
+size_t kfa_flash_attention_layer_input_size(const struct kfa_flash_attention_layer *layer);
+
+/**
+ * Number of outputs of a layer: 1; 0 for NULL.
+ */
+size_t kfa_flash_attention_layer_output_size(const struct kfa_flash_attention_layer *layer);
+
+/**
+ * Version of the library: `major * 1000000 + minor * 1000 + patch`.
+ */
+uint32_t kfa_version(void);
+
+/**
+ * Version of the library as text, such as `0.1.0`.
+ */
+const char *kfa_version_string(void);
+
+/**
+ * One line that says what this build holds: version, target, backends and the instruction set
+ * in use. Valid for ever.
+ */
+const char *kfa_build_info(void);
+
+/**
+ * Message of this thread's last failed call: which argument, its value, what was expected. Never
+ * NULL; empty before the first failure; valid until the thread's next failure or its end. Where the
+ * thread has already destroyed its variables (in a destructor or an `atexit` handler) messages are
+ * not kept, and this says so.
+ */
+const char *kfa_last_error_message(void);
+
+/**
+ * Name of a status, such as `KFA_ERROR_UNSUPPORTED`. Never NULL; valid for ever.
+ */
+const char *kfa_status_name(kfa_status status);
+
+/**
+ * Sets where warnings go. NULL (the default) writes them to standard error; one that cannot be
+ * written there is lost, and no call fails for it.
+ *
+ * The callback runs at the end of a call into the library, on a thread that called it, and may call
+ * the library itself, this function included. What such calls log comes with a later call.
+ *
+ * When this function returns, no other thread is inside the callback before, and none will enter
+ * it, so that `user` may be freed. It waits for that: hold no lock that the callback takes. Only
+ * where a callback calls it does it return at once, and other threads may be inside for a little
+ * longer.
+ *
+ * A callback must return. It must not leave by `longjmp`; a C++ exception that leaves it ends the
+ * process.
+ *
+ * @param[in] callback  called from any thread that calls the library.
+ * @param[in] user      handed back to the callback.
+ *
+ * # Safety
+ * The callback may be called, with `user`, from any thread until another one is set.
+ */
+void kfa_set_log_callback(kfa_log_callback callback, void *user);
+
+/**
+ * Sets which kernels serve calls whose own mode is automatic; the default is
+ * `KFA_ATTENTION_MODE_AUTO`. The environment variable `KFA_DISABLE_FLASH_ATTENTION=1` takes flash
+ * away from every mode. `kfa_get_standard_mha_kernel()` is not affected.
+ */
+kfa_status kfa_set_attention_mode(kfa_attention_mode mode);
+
+/**
+ * Sets how many threads a CPU call uses, the calling one included. The default is the number of
+ * CPUs that the process may run on, lowered by the environment variable `KFA_NUM_THREADS`.
+ */
+kfa_status kfa_set_num_threads(int32_t threads);
+
+/**
+ * Number of threads that a CPU call uses, the calling one included.
+ */
+int32_t kfa_get_num_threads(void);
 
 /**
  * Version of the library: `major * 1000000 + minor * 1000 + patch`.
