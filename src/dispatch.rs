@@ -2,6 +2,7 @@
 
 use crate::choice::Workspace;
 use crate::error::Result;
+use crate::merge::Merge;
 use crate::problem::{Device, Problem};
 use crate::{cpu, cuda};
 
@@ -50,5 +51,17 @@ pub fn warm_up(device: Device) -> Result<()> {
             Ok(())
         }
         Device::Cuda => cuda::warm_up(),
+    }
+}
+
+/// Merges partial results where they lie.
+///
+/// # Safety
+/// The arrays are valid for the merge's shapes.
+pub unsafe fn merge(m: &Merge) -> Result<()> {
+    match m.device {
+        // SAFETY: the caller's.
+        Device::Cpu => unsafe { cpu::merge(m) },
+        Device::Cuda => cuda::merge(m),
     }
 }

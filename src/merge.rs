@@ -1,188 +1,353 @@
-//! Merging partial results over disjoint key sets: the combine step of split-KV as public API.
+//! The only validator of merges: a C description of partial results over disjoint key sets becomes a
+//! [`Merge`] that the backends trust.
 
 use crate::abi::*;
+use crate::dtype::Dtype;
 use crate::error::{Error, Result};
-use crate::problem::{Device, Span, aligned, positive};
-use crate::{cuda, dispatch};
+use crate::problem::{Device, Span, aligned, extent, positive, refuse_self_overlap};
+use std::ffi::c_void;
 use std::slice;
 
-/// Merges `parts` partial outputs, each weighted by e^(its LSE - the largest LSE).
-///
-/// # Safety
-/// The arrays are valid for the shapes that the description names.
-pub unsafe fn merge(desc: &kfa_merge_desc) -> Result<()> {
-    let device = Device::from_c(desc.device, "device")?;
-    dispatch::available(device)?;
-    let parts = positive(desc.parts, "parts")?;
-    let batch = positive(desc.batch, "batch")?;
-    let q_len = positive(desc.q_len, "q_len")?;
-    let heads = positive(desc.heads, "heads")?;
-    let head_dim = positive(desc.head_dim, "head_dim")?;
-    if device == Device::Cpu && !desc.stream.is_null() {
-        return Err(Error::invalid("stream is set; expected NULL on the CPU"));
-    }
-    refuse_unimplemented(desc)?;
-    let fits = [q_len, heads, head_dim, 4]
-        .iter()
-        .try_fold(batch, |product, size| product.checked_mul(*size))
-        .is_some_and(|bytes| bytes <= isize::MAX as usize);
-    if !fits {
-        return Err(Error::invalid(
-            "batch * q_len * heads * head_dim overflows the address space".to_owned(),
-        ));
-    }
-    for (name, is_null) in [
-        ("outputs", desc.outputs.is_null()),
-        ("lses", desc.lses.is_null()),
-        ("output", desc.output.is_null()),
-    ] {
-        if is_null {
-            return Err(Error::invalid(format!("{name} is NULL; expected an array")));
-        }
-    }
-    // SAFETY: the caller vouches for `parts` pointers in each array.
-    let (outputs, lses) = unsafe {
-        (slice::from_raw_parts(desc.outputs, parts), slice::from_raw_parts(desc.lses, parts))
-    };
-    for (name, pointers) in [("outputs", outputs), ("lses", lses)] {
-        if let Some(part) = pointers.iter().position(|pointer| pointer.is_null()) {
-            return Err(Error::invalid(format!("{name}[{part}] is NULL; expected an array")));
-        }
-    }
-    let rows = batch * heads * q_len;
-    refuse_bad_memory(desc, outputs, lses, rows * head_dim * 4, rows * 4)?;
-    let merge =
-        Merge { outputs, lses, output: desc.output, lse: desc.lse, batch, q_len, heads, head_dim };
-    match device {
-        Device::Cpu => {
-            // SAFETY: the caller's.
-            unsafe { merge.run_on_cpu() };
-            Ok(())
-        }
-        Device::Cuda => cuda::merge(&merge, desc.stream),
-    }
-}
-
-/// Refuses what the description can say but no kernel does yet.
-fn refuse_unimplemented(desc: &kfa_merge_desc) -> Result<()> {
-    let float32 = |dtype| dtype == 0 || dtype == KFA_DTYPE_FP32;
-    let strides = [
-        desc.outputs_batch_stride,
-        desc.outputs_row_stride,
-        desc.outputs_head_stride,
-        desc.output_batch_stride,
-        desc.output_row_stride,
-        desc.output_head_stride,
-        desc.lses_batch_stride,
-        desc.lses_head_stride,
-        desc.lses_row_stride,
-        desc.lse_batch_stride,
-        desc.lse_head_stride,
-        desc.lse_row_stride,
-    ];
-    if desc.flags & !KFA_FLAG_LSE_BASE2 != 0 {
-        return Err(Error::invalid(format!(
-            "flags is {:#x}; expected 0 or KFA_FLAG_LSE_BASE2",
-            desc.flags
-        )));
-    }
-    if desc.reserved != 0 {
-        return Err(Error::invalid(format!("reserved is {}; expected 0", desc.reserved)));
-    }
-    for (name, asked) in [
-        ("KFA_FLAG_LSE_BASE2", desc.flags != 0),
-        ("outputs_dtype", !float32(desc.outputs_dtype)),
-        ("output_dtype", !float32(desc.output_dtype)),
-        ("a stride", strides != [0; 12]),
-        ("part_offsets", !desc.part_offsets.is_null() || desc.part_rows != 0),
-    ] {
-        if asked {
-            return Err(Error::unsupported(format!("{name} is not implemented in merges yet")));
-        }
-    }
-    Ok(())
-}
-
-/// A validated merge.
+/// A validated merge. Output and parts are `[batch, q_len, heads, head_dim]`, LSEs
+/// `[batch, q_len, heads]` by strides.
 pub struct Merge<'a> {
-    /// `[batch, q_len, heads, head_dim]` each, in the device's memory.
-    pub outputs: &'a [*const f32],
-    /// `[batch, heads, q_len]` each.
-    pub lses: &'a [*const f32],
-    pub output: *mut f32,
-    /// Null if none is wanted.
-    pub lse: *mut f32,
+    pub device: Device,
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
+    pub stream: *mut c_void,
     pub batch: usize,
     pub q_len: usize,
     pub heads: usize,
     pub head_dim: usize,
+    pub outputs: &'a [*const c_void],
+    pub outputs_layout: Layout,
+    pub lses: &'a [*const f32],
+    pub lses_layout: Layout,
+    pub output: *mut c_void,
+    pub output_layout: Layout,
+    /// Null if none is wanted.
+    pub lse: *mut f32,
+    pub lse_layout: Layout,
+    /// Whether LSEs are logarithms to base 2 instead of e.
+    pub base2: bool,
+    /// Where each row's parts lie in the one array of parts; null where row and part have the same
+    /// place in every array.
+    pub part_offsets: *const i32,
+    /// The most parts of any row.
+    pub most_parts: usize,
 }
 
-impl Merge<'_> {
-    /// # Safety
-    /// The arrays are valid for the shapes.
-    unsafe fn run_on_cpu(&self) {
-        let Merge { outputs, lses, batch, q_len, heads, head_dim, .. } = *self;
-        let parts = outputs.len();
-        for row in 0..batch * heads * q_len {
-            let (sequence, head, position) =
-                (row / (heads * q_len), row / q_len % heads, row % q_len);
-            let start = ((sequence * q_len + position) * heads + head) * head_dim;
-            // SAFETY: `row` and `start..start + head_dim` are inside the arrays' shapes. Every
-            // element is read from all parts before it is written, so `output` may be one of them.
-            unsafe {
-                let part_lse = |part: usize| *lses[part].add(row);
-                let max = (0..parts).map(part_lse).fold(f32::NEG_INFINITY, f32::max);
-                // A row that no part has keys for keeps weight 0 everywhere, so its output is 0.
-                let weight = |part| {
-                    if max == f32::NEG_INFINITY { 0.0 } else { (part_lse(part) - max).exp() }
-                };
-                let sum: f32 = (0..parts).map(weight).sum();
-                for d in start..start + head_dim {
-                    let terms = (0..parts).filter(|part| weight(*part) > 0.0);
-                    let total: f32 = terms.map(|part| weight(part) * *outputs[part].add(d)).sum();
-                    *self.output.add(d) = if sum > 0.0 { total / sum } else { 0.0 };
-                }
-                if !self.lse.is_null() {
-                    *self.lse.add(row) = if sum > 0.0 { max + sum.ln() } else { f32::NEG_INFINITY };
-                }
-            }
-        }
+// SAFETY: plain data; whoever reads and writes through the pointers does so in unsafe code.
+unsafe impl Sync for Merge<'_> {}
+
+/// An array's element type, and the elements from one batch entry, row and head to the next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Layout {
+    pub dtype: Dtype,
+    pub batch: usize,
+    pub row: usize,
+    pub head: usize,
+}
+
+impl Layout {
+    #[inline(always)]
+    pub fn offset(&self, batch: usize, row: usize, head: usize) -> usize {
+        batch * self.batch + row * self.row + head * self.head
     }
 }
 
-/// Refuses misaligned arrays, and results that overlap anything but exactly a part's own array.
-fn refuse_bad_memory(
-    desc: &kfa_merge_desc,
-    outputs: &[*const f32],
-    lses: &[*const f32],
-    output_bytes: usize,
-    lse_bytes: usize,
-) -> Result<()> {
-    aligned(desc.output.cast(), 4, "output")?;
-    aligned(desc.lse.cast(), 4, "lse")?;
-    let results = [
-        ("output", desc.output.cast_const(), Span::new(desc.output.cast(), output_bytes)),
-        ("lse", desc.lse.cast_const(), Span::new(desc.lse.cast(), lse_bytes)),
-    ];
-    for (list, bytes, pointers, own) in
-        [("outputs", output_bytes, outputs, "output"), ("lses", lse_bytes, lses, "lse")]
-    {
-        for (part, pointer) in pointers.iter().enumerate() {
-            aligned(pointer.cast(), 4, format_args!("{list}[{part}]"))?;
-            let span = Span::new(pointer.cast(), bytes);
-            for (result, start, result_span) in results {
-                let in_place = result == own && start == *pointer;
-                if !in_place && result_span.meets(span) {
+impl<'a> Merge<'a> {
+    /// Validates a description.
+    ///
+    /// # Safety
+    /// The arrays of pointers are valid for `parts`, and on the CPU `part_offsets` is for the rows.
+    pub unsafe fn new(desc: &kfa_merge_desc) -> Result<Self> {
+        let device = Device::from_c(desc.device, "device")?;
+        let parts = positive(desc.parts, "parts")?;
+        let batch = positive(desc.batch, "batch")?;
+        let q_len = positive(desc.q_len, "q_len")?;
+        let heads = positive(desc.heads, "heads")?;
+        let head_dim = positive(desc.head_dim, "head_dim")?;
+        if device == Device::Cpu && !desc.stream.is_null() {
+            return Err(Error::invalid("stream is set; expected NULL on the CPU"));
+        }
+        if desc.flags & !KFA_FLAG_LSE_BASE2 != 0 {
+            let flags = desc.flags;
+            return Err(Error::invalid(format!(
+                "flags is {flags:#x}; expected 0 or KFA_FLAG_LSE_BASE2"
+            )));
+        }
+        if desc.reserved != 0 {
+            return Err(Error::invalid(format!("reserved is {}; expected 0", desc.reserved)));
+        }
+        for (name, is_null) in [
+            ("outputs", desc.outputs.is_null()),
+            ("lses", desc.lses.is_null()),
+            ("output", desc.output.is_null()),
+        ] {
+            if is_null {
+                return Err(Error::invalid(format!("{name} is NULL; expected an array")));
+            }
+        }
+        let shape = [batch, q_len, heads];
+        let ragged = !desc.part_offsets.is_null();
+        let parts_shape = if ragged {
+            if parts != 1 {
+                return Err(Error::invalid(format!(
+                    "parts is {parts}; expected 1 with part_offsets, which tells each row's own"
+                )));
+            }
+            [1, positive(desc.part_rows, "part_rows")?, heads]
+        } else if desc.part_rows != 0 {
+            return Err(Error::invalid(format!(
+                "part_rows is {}; expected 0 without part_offsets",
+                desc.part_rows
+            )));
+        } else {
+            shape
+        };
+
+        // SAFETY: the caller vouches for `parts` pointers in each array.
+        let (outputs, lses) = unsafe {
+            let outputs: *const *const c_void = desc.outputs.cast();
+            (slice::from_raw_parts(outputs, parts), slice::from_raw_parts(desc.lses, parts))
+        };
+        let d = desc;
+        let [parts_array, lses_array, output, lse] = [
+            Array {
+                name: "outputs",
+                dtype: dtype(d.outputs_dtype, "outputs_dtype")?,
+                strides: [d.outputs_batch_stride, d.outputs_row_stride, d.outputs_head_stride],
+                order: [0, 1, 2],
+                shape: parts_shape,
+                width: head_dim,
+            },
+            Array {
+                name: "lses",
+                dtype: Dtype::Fp32,
+                strides: [d.lses_batch_stride, d.lses_row_stride, d.lses_head_stride],
+                order: [0, 2, 1],
+                shape: parts_shape,
+                width: 1,
+            },
+            Array {
+                name: "output",
+                dtype: dtype(d.output_dtype, "output_dtype")?,
+                strides: [d.output_batch_stride, d.output_row_stride, d.output_head_stride],
+                order: [0, 1, 2],
+                shape,
+                width: head_dim,
+            },
+            Array {
+                name: "lse",
+                dtype: Dtype::Fp32,
+                strides: [d.lse_batch_stride, d.lse_row_stride, d.lse_head_stride],
+                order: [0, 2, 1],
+                shape,
+                width: 1,
+            },
+        ];
+        let (outputs_layout, outputs_bytes) = parts_array.layout()?;
+        let (lses_layout, lses_bytes) = lses_array.layout()?;
+        let (output_layout, output_bytes) = output.layout()?;
+        let (lse_layout, lse_bytes) = lse.layout()?;
+        output.refuse_shared_elements(output_layout)?;
+        lse.refuse_shared_elements(lse_layout)?;
+
+        let mut read = Vec::with_capacity(2 * parts + 1);
+        for (part, (output, lse)) in outputs.iter().zip(lses).enumerate() {
+            let in_place = !ragged && output_layout == outputs_layout && *output == d.output.cast();
+            read.push(Read {
+                span: span(
+                    *output,
+                    outputs_bytes,
+                    outputs_layout,
+                    format_args!("outputs[{part}]"),
+                )?,
+                name: ("outputs", part),
+                may_be: in_place.then_some("output"),
+            });
+            let in_place = !ragged && lse_layout == lses_layout && *lse == d.lse.cast_const();
+            read.push(Read {
+                span: span(lse.cast(), lses_bytes, lses_layout, format_args!("lses[{part}]"))?,
+                name: ("lses", part),
+                may_be: in_place.then_some("lse"),
+            });
+        }
+        let output_span = span(d.output.cast(), output_bytes, output_layout, "output")?;
+        let lse_span = match d.lse.is_null() {
+            true => Span::NONE,
+            false => span(d.lse.cast(), lse_bytes, lse_layout, "lse")?,
+        };
+        let offsets = batch.checked_mul(q_len).and_then(|rows| rows.checked_add(1));
+        let offsets = offsets.ok_or_else(|| overflow("part_offsets"))?;
+        if ragged {
+            let bytes = offsets.checked_mul(4).ok_or_else(|| overflow("part_offsets"))?;
+            aligned(d.part_offsets.cast(), 4, "part_offsets")?;
+            let span = Span::new(d.part_offsets.cast(), bytes);
+            read.push(Read { span, name: ("part_offsets", 0), may_be: None });
+        }
+        refuse_overlaps(output_span, lse_span, &read)?;
+
+        let most_parts = match (ragged, device) {
+            (false, _) => parts,
+            // SAFETY: on the CPU the caller vouches for as many numbers.
+            (true, Device::Cpu) => {
+                let offsets = unsafe { slice::from_raw_parts(d.part_offsets, offsets) };
+                most_parts(offsets, parts_shape[1])?
+            }
+            // They lie on the device, where only the kernel sees them.
+            (true, Device::Cuda) => parts_shape[1],
+        };
+        Ok(Merge {
+            device,
+            stream: desc.stream,
+            batch,
+            q_len,
+            heads,
+            head_dim,
+            outputs,
+            outputs_layout,
+            lses,
+            lses_layout,
+            output: d.output.cast(),
+            output_layout,
+            lse: d.lse,
+            lse_layout,
+            base2: d.flags & KFA_FLAG_LSE_BASE2 != 0,
+            part_offsets: d.part_offsets,
+            most_parts,
+        })
+    }
+}
+
+fn dtype(value: kfa_dtype, name: &str) -> Result<Dtype> {
+    match Dtype::from_c(value).filter(|dtype| dtype.is_float()) {
+        Some(dtype) => Ok(dtype),
+        None if value == 0 => Ok(Dtype::Fp32),
+        None => Err(Error::invalid(format!(
+            "{name} is {value}; expected 0 or KFA_DTYPE_FP32, _FP16 or _BF16"
+        ))),
+    }
+}
+
+fn overflow(name: &str) -> Error {
+    Error::invalid(format!("{name} overflows the address space"))
+}
+
+/// An array as the description has it; axes are batch, row and head.
+struct Array {
+    name: &'static str,
+    dtype: Dtype,
+    strides: [i64; 3],
+    /// The axes from the outermost to the innermost where the array is packed.
+    order: [usize; 3],
+    shape: [usize; 3],
+    /// Elements of a head.
+    width: usize,
+}
+
+const AXES: [&str; 3] = ["batch", "row", "head"];
+
+impl Array {
+    /// The layout, and the bytes from the first element to the last.
+    fn layout(&self) -> Result<(Layout, usize)> {
+        let overflow = || overflow(self.name);
+        let mut strides = [0; 3];
+        if self.strides == [0; 3] {
+            let mut packed = self.width;
+            for axis in self.order.into_iter().rev() {
+                strides[axis] = packed;
+                packed = packed.checked_mul(self.shape[axis]).ok_or_else(overflow)?;
+            }
+        } else {
+            for ((to, from), axis) in strides.iter_mut().zip(self.strides).zip(AXES) {
+                if from < 0 {
                     return Err(Error::invalid(format!(
-                        "{result} overlaps {list}[{part}]; expected separate memory, or exactly the part's own {own}"
+                        "{}_{axis}_stride is {from}; expected 0 or more",
+                        self.name
                     )));
                 }
+                *to = usize::try_from(from).map_err(|_| overflow())?;
+            }
+        }
+        let [batch, row, head] = strides;
+        let axes = [(batch, self.shape[0]), (row, self.shape[1]), (head, self.shape[2])];
+        let bytes = extent(&axes)
+            .and_then(|last| last.checked_add(self.width - 1)?.checked_mul(self.dtype.size()))
+            .filter(|bytes| *bytes <= isize::MAX as usize)
+            .ok_or_else(overflow)?;
+        Ok((Layout { dtype: self.dtype, batch, row, head }, bytes))
+    }
+
+    /// Refuses a result whose own elements share memory.
+    fn refuse_shared_elements(&self, layout: Layout) -> Result<()> {
+        let [batch, rows, heads] = self.shape;
+        let axes = [
+            (layout.batch, batch, AXES[0]),
+            (layout.row, rows, AXES[1]),
+            (layout.head, heads, AXES[2]),
+        ];
+        refuse_self_overlap(&format!("{}_", self.name), axes, self.width)
+    }
+}
+
+/// The memory of an array, which must be there.
+fn span(
+    data: *const c_void,
+    bytes: usize,
+    layout: Layout,
+    name: impl std::fmt::Display,
+) -> Result<Span> {
+    if data.is_null() {
+        return Err(Error::invalid(format!("{name} is NULL; expected an array")));
+    }
+    aligned(data.cast(), layout.dtype.alignment(), &name)?;
+    if data.addr().checked_add(bytes).is_none() {
+        return Err(overflow(&name.to_string()));
+    }
+    Ok(Span::new(data.cast(), bytes))
+}
+
+/// Memory that a merge reads.
+struct Read {
+    span: Span,
+    name: (&'static str, usize),
+    /// The result that is exactly this array.
+    may_be: Option<&'static str>,
+}
+
+/// Refuses results that overlap each other, or anything read but exactly a part's own array.
+fn refuse_overlaps(output: Span, lse: Span, read: &[Read]) -> Result<()> {
+    for (result, span) in [("output", output), ("lse", lse)] {
+        for other in read {
+            if other.may_be != Some(result) && span.meets(other.span) {
+                let (list, part) = other.name;
+                return Err(Error::invalid(format!(
+                    "{result} overlaps {list}[{part}]; expected separate memory, or exactly a part's own {result}"
+                )));
             }
         }
     }
-    if results[0].2.meets(results[1].2) {
+    if lse.meets(output) {
         return Err(Error::invalid("lse overlaps output; expected separate memory"));
     }
     Ok(())
+}
+
+/// The most parts of any row, where `offsets` bound each row's.
+fn most_parts(offsets: &[i32], part_rows: usize) -> Result<usize> {
+    let mut most = 0;
+    let mut last = 0;
+    for (index, offset) in offsets.iter().enumerate() {
+        if *offset < last || *offset as usize > part_rows {
+            return Err(Error::invalid(format!(
+                "part_offsets[{index}] is {offset}; expected {last} to part_rows ({part_rows})"
+            )));
+        }
+        if index > 0 {
+            most = most.max((offset - last) as usize);
+        }
+        last = *offset;
+    }
+    Ok(most)
 }

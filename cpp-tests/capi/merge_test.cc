@@ -141,6 +141,90 @@ TEST(Merging, PartsWithoutKeysAreIgnoredWhateverTheyHold) {
   for (float element : merge.lse) ASSERT_EQ(element, -kInfinity);
 }
 
+TEST(Merging, APartWithAnImpossibleLseSpoilsItsRowAlone) {
+  for (float impossible : {std::nanf(""), -std::nanf(""), kInfinity}) {
+    SCOPED_TRACE(impossible);
+    const Shape shape{2, 1, 3, 3, 40};
+    Merge merge(shape, 3), without(shape, 3);
+    // LSEs are [heads, q_len], outputs [q_len, heads, head_dim]: row 1 of head 2.
+    merge.lses[1][2 * 2 + 1] = impossible;
+    ASSERT_EQ(kfa_attention_merge(&merge.desc), KFA_OK) << kfa_last_error_message();
+    ASSERT_EQ(kfa_attention_merge(&without.desc), KFA_OK) << kfa_last_error_message();
+    for (int32_t row = 0; row < 2; ++row) {
+      for (int32_t head = 0; head < 3; ++head) {
+        const bool spoilt = row == 1 && head == 2;
+        const float lse = merge.lse[head * 2 + row];
+        EXPECT_EQ(std::isnan(lse), spoilt);
+        if (!spoilt) EXPECT_EQ(lse, without.lse[head * 2 + row]);
+        for (int32_t d = 0; d < 40; ++d) {
+          const size_t i = (row * 3 + head) * 40 + d;
+          ASSERT_EQ(std::isnan(merge.output[i]), spoilt) << row << " " << head << " " << d;
+          if (!spoilt) ASSERT_EQ(merge.output[i], without.output[i]);
+        }
+      }
+    }
+    EXPECT_TRUE(merge.output.guards_intact() && merge.lse.guards_intact());
+  }
+}
+
+TEST(Merging, ANanInAnOutputReachesItsElementAlone) {
+  Merge merge({2, 1, 3, 3, 40}, 3);
+  merge.outputs[2][17] = std::nanf("");
+  ASSERT_EQ(kfa_attention_merge(&merge.desc), KFA_OK) << kfa_last_error_message();
+  for (size_t i = 0; i < merge.output.size(); ++i) {
+    EXPECT_EQ(std::isnan(merge.output[i]), i == 17);
+  }
+}
+
+TEST(Merging, LsesMayHaveBase2) {
+  const float log2_e = std::log2(std::exp(1.0f));
+  Merge natural({4, 1, 3, 3, 40}, 3), binary({4, 1, 3, 3, 40}, 3);
+  for (Array& lse : binary.lses) {
+    for (float& element : lse) element *= log2_e;
+  }
+  binary.desc.flags = KFA_FLAG_LSE_BASE2;
+  ASSERT_EQ(kfa_attention_merge(&natural.desc), KFA_OK) << kfa_last_error_message();
+  ASSERT_EQ(kfa_attention_merge(&binary.desc), KFA_OK) << kfa_last_error_message();
+  for (size_t i = 0; i < natural.output.size(); ++i) {
+    ASSERT_NEAR(binary.output[i], natural.output[i], 2e-6);
+  }
+  for (size_t i = 0; i < natural.lse.size(); ++i) {
+    ASSERT_NEAR(binary.lse[i], natural.lse[i] * log2_e, 2e-6);
+  }
+}
+
+TEST(Merging, RowsMayHavePartsOfTheirOwnNumber) {
+  // Three rows of 2 heads with 2, 0 and 1 parts, which lie one after the other.
+  const int32_t offsets[] = {0, 2, 2, 3};
+  Array parts(3 * 2 * 16), lses(2 * 3), output(3 * 2 * 16), lse(2 * 3);
+  parts.fill_normal(1);
+  lses.fill_normal(2);
+  const float* outputs_of[] = {parts.data()};
+  const float* lses_of[] = {lses.data()};
+  Merge merge({3, 1, 2, 2, 16}, 1);
+  merge.desc.outputs = outputs_of;
+  merge.desc.lses = lses_of;
+  merge.desc.output = output.data();
+  merge.desc.lse = lse.data();
+  merge.desc.part_offsets = offsets;
+  merge.desc.part_rows = 3;
+  ASSERT_EQ(kfa_attention_merge(&merge.desc), KFA_OK) << kfa_last_error_message();
+  for (int32_t head = 0; head < 2; ++head) {
+    const double first = std::exp(lses[head * 3]), second = std::exp(lses[head * 3 + 1]);
+    EXPECT_NEAR(lse[head * 3], std::log(first + second), 1e-6);
+    EXPECT_EQ(lse[head * 3 + 1], -kInfinity);
+    EXPECT_NEAR(lse[head * 3 + 2], lses[head * 3 + 2], 1e-6);
+    for (int32_t d = 0; d < 16; ++d) {
+      const auto part = [&](int32_t row) { return parts[(row * 2 + head) * 16 + d]; };
+      const auto result = [&](int32_t row) { return output[(row * 2 + head) * 16 + d]; };
+      EXPECT_NEAR(result(0), (first * part(0) + second * part(1)) / (first + second), 1e-6);
+      EXPECT_EQ(result(1), 0);
+      EXPECT_NEAR(result(2), part(2), 1e-6);
+    }
+  }
+  EXPECT_TRUE(output.guards_intact() && lse.guards_intact());
+}
+
 TEST(Merging, LargeLsesDoNotOverflow) {
   for (float shift : {-1e4f, 1e4f, 1e30f}) {
     Merge merge({2, 1, 3, 3, 8}, 2);
@@ -247,6 +331,50 @@ std::vector<BadMerge> bad_merges() {
       {"lse overlaps lses[0]"});
   add("lse_over_output", [](Merge& m) { m.desc.lse = m.output.data() + 3; },
       {"lse overlaps output"});
+  add("an_unknown_flag", [](Merge& m) { m.desc.flags = KFA_FLAG_DETERMINISTIC; },
+      {"flags is 0x1", "KFA_FLAG_LSE_BASE2"});
+  add("an_integer_type", [](Merge& m) { m.desc.outputs_dtype = KFA_DTYPE_INT8; },
+      {"outputs_dtype is 2", "expected"});
+  add("an_unknown_type", [](Merge& m) { m.desc.output_dtype = -5; },
+      {"output_dtype is -5", "expected"});
+  add("a_negative_stride", [](Merge& m) { m.desc.lses_head_stride = -1; },
+      {"lses_head_stride is -1", "expected"});
+  add("strides_that_overflow",
+      [](Merge& m) { m.desc.outputs_row_stride = INT64_MAX; }, {"outputs overflows"});
+  add("a_result_over_itself",
+      [](Merge& m) {
+        m.desc.output_row_stride = 24;
+        m.desc.output_head_stride = 4;
+      },
+      {"output_head_stride is 4", "share memory"});
+  add("an_lse_over_itself", [](Merge& m) { m.desc.lse_row_stride = 1; },
+      {"lse_head_stride is 0", "share memory"});
+  add("a_part_of_another_layout",
+      [](Merge& m) {
+        m.desc.output = m.outputs[1].data();
+        m.desc.outputs_row_stride = 24;
+        m.desc.outputs_head_stride = 16;
+      },
+      {"output overlaps outputs[1]"});
+  add("part_rows_alone", [](Merge& m) { m.desc.part_rows = 4; }, {"part_rows is 4", "expected 0"});
+  const auto ragged = [](std::vector<int32_t> offsets) {
+    return [offsets](Merge& m) {
+      static std::vector<int32_t> kept;
+      kept = offsets;
+      m.desc.parts = 1;
+      m.desc.part_offsets = kept.data();
+      m.desc.part_rows = 4;
+    };
+  };
+  add("ragged_and_several_parts",
+      [=](Merge& m) {
+        ragged({0, 1, 2, 3, 4})(m);
+        m.desc.parts = 2;
+      },
+      {"parts is 2", "part_offsets"});
+  add("offsets_that_fall", ragged({0, 2, 1, 3, 4}), {"part_offsets[2] is 1", "expected 2 to"});
+  add("an_offset_below_0", ragged({-1, 2, 3, 3, 4}), {"part_offsets[0] is -1", "expected 0 to"});
+  add("offsets_past_the_end", ragged({0, 1, 2, 3, 5}), {"part_offsets[4] is 5", "part_rows (4)"});
   return list;
 }
 

@@ -3,7 +3,7 @@
 use super::{answer, boundary, recall, write};
 use crate::abi::*;
 use crate::error::{Error, Refusal, Status};
-use crate::merge;
+use crate::merge::Merge;
 use crate::problem::{Check, Problem};
 use crate::{dispatch, error, sized};
 use std::ffi::c_char;
@@ -191,10 +191,14 @@ pub unsafe extern "C" fn kfa_attention_explain(
 
 /// Merges attention results over disjoint sets of keys into the result over all of them.
 ///
-/// Each part is weighted by e^LSE; this is exact up to float32 rounding. Parts that saw no key
-/// (LSE -infinity) are ignored, whatever their output holds. On CUDA the arrays of pointers lie in
-/// host memory and what they point to on the device; the merge, of at most 64 parts, is enqueued on
-/// `stream`.
+/// Each part is weighted by e^LSE (2^LSE with `KFA_FLAG_LSE_BASE2`); this is exact up to float32
+/// rounding. Parts that saw no key (LSE -infinity) are ignored, whatever their output holds; a row
+/// without any other has output 0 and LSE -infinity. An LSE that no sum of exponentials has (NaN,
+/// +infinity) makes its row's output and LSE NaN. A sink must have entered exactly one part.
+///
+/// On the CPU the call returns when the result is written, by the library's threads where it is
+/// large. On CUDA the arrays of pointers lie in host memory and what they point to on the device; the
+/// merge, of at most 64 parts of packed float32 with natural LSEs, is enqueued on `stream`.
 ///
 /// @param[in] desc  the partial results; see `kfa_merge_desc`.
 ///
@@ -207,7 +211,7 @@ pub unsafe extern "C" fn kfa_attention_merge(desc: *const kfa_merge_desc) -> kfa
         unsafe {
             let desc: kfa_merge_desc =
                 sized::read::<_, Error>(desc, &DEFAULT_MERGE_DESC, FIRST_MERGE_DESC_SIZE, "desc")?;
-            merge::merge(&desc)
+            dispatch::merge(&Merge::new(&desc)?)
         }
     })
 }

@@ -6,6 +6,7 @@ mod flash_decode;
 mod flash_prefill;
 mod float_state;
 mod isa;
+mod merge;
 mod pool;
 mod reason;
 mod rows;
@@ -22,6 +23,7 @@ mod vector;
 use crate::choice::{self, Workspace};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result, Status};
+use crate::merge::Merge;
 use crate::problem::Problem;
 use crate::settings::Mode;
 use reason::Reason;
@@ -73,6 +75,15 @@ pub fn explain(p: &Problem) -> String {
 /// Whether any kernel serves the problem.
 pub fn serves(p: &Problem) -> bool {
     Choice::new(p, &caps::isa()).is_served()
+}
+
+/// Merges partial results with the strongest kernels.
+///
+/// # Safety
+/// The arrays are valid for the merge's shapes.
+pub unsafe fn merge(m: &Merge) -> Result<()> {
+    // SAFETY: the CPU has the level; the rest is the caller's.
+    unsafe { merge::run(m, table::kernels(caps::isa()).merge) }
 }
 
 /// What the CPU kernels read and write: query and output of one type, keys and values of one, which

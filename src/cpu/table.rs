@@ -96,3 +96,9 @@ pub static TABLE: &[Row] = &[
     row(c"cpu.standard_mha.neon", &STANDARD_MHA, &neon::KERNELS),
     row(c"cpu.standard_mha.portable", &STANDARD_MHA, &portable::KERNELS),
 ];
+
+/// The strongest kernels at or below a level.
+pub fn kernels(level: Isa) -> &'static Kernels {
+    let best = TABLE.iter().map(|row| row.kernels).find(|kernels| kernels.isa <= level);
+    best.unwrap_or(&portable::KERNELS)
+}

@@ -4,7 +4,6 @@ use crate::choice::Workspace;
 use crate::error::{Error, Result, Status};
 use crate::merge::Merge;
 use crate::problem::Problem;
-use std::ffi::c_void;
 
 /// The scratch of calls that never come.
 #[derive(Default)]
@@ -45,7 +44,7 @@ pub fn explain(_: &Problem) -> String {
     available().map_or_else(|error| format!("none: {error}\n"), |()| String::new())
 }
 
-pub fn merge(_: &Merge, _: *mut c_void) -> Result<()> {
+pub fn merge(_: &Merge) -> Result<()> {
     available()
 }
 

@@ -10,6 +10,7 @@ pub mod portable;
 
 use crate::cpu::flash_decode::DecodePlan;
 use crate::cpu::flash_prefill::PrefillPlan;
+use crate::cpu::merge;
 use crate::cpu::standard_mha::StandardPlan;
 use crate::problem::Problem;
 use std::fmt;
@@ -98,6 +99,7 @@ pub struct Kernels {
     pub prefill: Task<PrefillPlan>,
     pub standard_scores: Task<StandardPlan>,
     pub standard_values: Task<StandardPlan>,
+    pub merge: merge::Task,
 }
 
 /// Instantiates every algorithm for one vector type under its target features.
@@ -110,8 +112,10 @@ macro_rules! instantiate {
         values = $value_rows:literal x $value_vectors:literal
         $(, features = $features:literal)?) => {
         use crate::cpu::isa::Kernels;
-        use crate::cpu::{flash_decode, flash_prefill, standard_mha};
+        use crate::cpu::{flash_decode, flash_prefill, merge, standard_mha};
+        use crate::merge::Merge;
         use crate::problem::Problem;
+        use std::ops::Range;
 
         pub static KERNELS: Kernels = Kernels {
             isa: $isa,
@@ -121,6 +125,7 @@ macro_rules! instantiate {
             prefill,
             standard_scores,
             standard_values,
+            merge: merge_task,
         };
 
         $(#[target_feature(enable = $features)])?
@@ -151,6 +156,12 @@ macro_rules! instantiate {
         unsafe fn standard_values(p: &Problem, plan: &standard_mha::StandardPlan, task: usize, scratch: &mut [f32]) {
             // SAFETY: as above.
             unsafe { standard_mha::values::<$vector>(p, plan, task, scratch) }
+        }
+
+        $(#[target_feature(enable = $features)])?
+        unsafe fn merge_task(m: &Merge, rows: Range<usize>, weights: &mut [f32]) {
+            // SAFETY: as above.
+            unsafe { merge::task::<$vector>(m, rows, weights) }
         }
 
         #[cfg(test)]
