@@ -665,7 +665,7 @@ def processor():
 
 
 def verdicts(record):
-    """The bars of issue 4, each with the rows that decide it: (bar, met, total, the worst)."""
+    """What CPU kernels are held to, each bar with the rows that decide it: (bar, met, total, the worst)."""
     rows = record["rows"]
     found = []
 
@@ -744,7 +744,7 @@ def verdicts(record):
 
 
 def show_verdicts(record):
-    print("\nbars of issue 4 (rows that meet it / rows):")
+    print("\nbars of the CPU (rows that meet it / rows):")
     for v in verdicts(record):
         word = "met   " if v["met"] == v["total"] else "MISSED"
         print(f"{word} {v['met']:2}/{v['total']:<2} {v['bar']}; worst {v['worst']}")
