@@ -33,19 +33,19 @@ fn main() {
 /// Writes `$OUT_DIR/kfa.h`; `tests/header.rs` compares it with the checked-in header.
 #[cfg(feature = "generate-header")]
 fn generate_header() {
-    use std::fs;
     use std::path::PathBuf;
     println!("cargo:rerun-if-changed=cbindgen.toml");
     println!("cargo:rerun-if-changed=src/abi.rs");
     println!("cargo:rerun-if-changed=src/capi");
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").unwrap());
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
-    let mut capi: Vec<_> = fs::read_dir(root.join("src/capi")).unwrap().flatten().collect();
-    capi.sort_by_key(|file| file.path());
-    // These files alone, so that no name from anywhere else gets into the header.
-    let files = [root.join("src/abi.rs")].into_iter().chain(capi.iter().map(|file| file.path()));
-    let sources = files.fold(cbindgen::Builder::new(), |builder, file| builder.with_src(file));
-    let header =
-        sources.with_config(config).generate().expect("cbindgen reads src/abi.rs and src/capi");
+    // These files alone (cbindgen follows the modules of the second), so that no name from anywhere
+    // else gets into the header.
+    let header = cbindgen::Builder::new()
+        .with_src(root.join("src/abi.rs"))
+        .with_src(root.join("src/capi/mod.rs"))
+        .with_config(config)
+        .generate()
+        .expect("cbindgen reads src/abi.rs and src/capi");
     header.write_to_file(Path::new(&env::var("OUT_DIR").unwrap()).join("kfa.h"));
 }
