@@ -10,6 +10,7 @@ help:
 	@echo "make demo     write a story through flash attention and through standard MHA"
 	@echo "make test     run every test"
 	@echo "make test-aarch64  cross-build for aarch64 and test on an emulated CPU"
+	@echo "make fuzz     random calls on the C API for MINUTES (default 60)"
 	@echo "make lint     check formatting and run clippy"
 	@echo "make header   write kfa.h anew from src/capi"
 	@echo "make install  install to PREFIX ($(PREFIX))"
@@ -34,9 +35,14 @@ test: setup
 test-aarch64:
 	@tools/test-aarch64
 
+fuzz:
+	@tools/fuzz $(or $(MINUTES),60)
+
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
+	cargo clippy --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
 
 header:
 	KFA_WRITE_HEADER=1 cargo test --features generate-header --test header
@@ -47,4 +53,4 @@ install: build
 clean:
 	rm -rf build build-off target
 
-.PHONY: help setup configure build demo test test-aarch64 lint header install clean
+.PHONY: help setup configure build demo test test-aarch64 fuzz lint header install clean

@@ -226,7 +226,10 @@ impl<E: Refusal> Validator<'_, E> {
         let own = |offsets: *const i32, b: usize, most: usize| {
             if offsets.is_null() { most } else { (at(offsets, b + 1) - at(offsets, b)) as usize }
         };
-        for b in 0..batch {
+        let per_sequence = [l.q_lens, l.kv_lens, l.kv_starts, l.cache_index];
+        // A batch of any size is quickly passed where no array tells of it.
+        let checked = if per_sequence.iter().all(|array| array.is_null()) { 0 } else { batch };
+        for b in 0..checked {
             for (name, array, most) in [
                 ("q_lens", l.q_lens, own(l.query_offsets, b, q_len)),
                 ("kv_lens", l.kv_lens, own(l.kv_offsets, b, kv_len)),

@@ -52,19 +52,21 @@ pub struct Quant<'a> {
 }
 
 impl Cache<'_> {
+    /// Batch entry (or page) and row of it that hold a sequence's key `key`.
+    pub fn place(&self, sequence: &Sequence, key: usize) -> (usize, usize) {
+        let Some(pages) = self.pages else {
+            return (sequence.cache_batch, sequence.first_key + key);
+        };
+        let first = match pages.offsets {
+            Some(offsets) => offsets[sequence.batch] as usize,
+            None => sequence.batch * pages.stride,
+        };
+        (pages.table[first + key / pages.page_size] as usize, key % pages.page_size)
+    }
+
     /// One head of a sequence's key `key`, dequantised.
     pub fn read(&self, sequence: &Sequence, key: usize, head: usize, into: &mut [f64]) {
-        let (batch, row) = match self.pages {
-            None => (sequence.cache_batch, sequence.first_key + key),
-            Some(pages) => {
-                let first = match pages.offsets {
-                    Some(offsets) => offsets[sequence.batch] as usize,
-                    None => sequence.batch * pages.stride,
-                };
-                let page = pages.table[first + key / pages.page_size];
-                (page as usize, key % pages.page_size)
-            }
-        };
+        let (batch, row) = self.place(sequence, key);
         self.tensor.read(batch, row, head, into);
         let Some(quant) = self.quant else { return };
         for (i, value) in into.iter_mut().enumerate() {
