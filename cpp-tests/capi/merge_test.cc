@@ -155,11 +155,15 @@ TEST(Merging, APartWithAnImpossibleLseSpoilsItsRowAlone) {
         const bool spoilt = row == 1 && head == 2;
         const float lse = merge.lse[head * 2 + row];
         EXPECT_EQ(std::isnan(lse), spoilt);
-        if (!spoilt) EXPECT_EQ(lse, without.lse[head * 2 + row]);
+        if (!spoilt) {
+          EXPECT_EQ(lse, without.lse[head * 2 + row]);
+        }
         for (int32_t d = 0; d < 40; ++d) {
           const size_t i = (row * 3 + head) * 40 + d;
           ASSERT_EQ(std::isnan(merge.output[i]), spoilt) << row << " " << head << " " << d;
-          if (!spoilt) ASSERT_EQ(merge.output[i], without.output[i]);
+          if (!spoilt) {
+            ASSERT_EQ(merge.output[i], without.output[i]);
+          }
         }
       }
     }
