@@ -10,12 +10,8 @@ help:
 	@echo "make demo     write a story through flash attention and through standard MHA"
 	@echo "make test     run every test"
 	@echo "make test-aarch64  cross-build for aarch64 and test on an emulated CPU"
-<<<<<<< HEAD
 	@echo "make fuzz     random calls on the C API for MINUTES (default 60)"
-	@echo "make lint     check formatting and run clippy"
-=======
 	@echo "make lint     check formatting, run clippy, check dependencies"
->>>>>>> 2feacea (Merge test: braces)
 	@echo "make header   write kfa.h anew from src/capi"
 	@echo "make install  install to PREFIX ($(PREFIX))"
 	@echo "make clean    delete everything that was built"
@@ -45,12 +41,9 @@ fuzz:
 lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
-<<<<<<< HEAD
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
-=======
 	tools/check-dependencies
->>>>>>> 2feacea (Merge test: braces)
 
 header:
 	KFA_WRITE_HEADER=1 cargo test --features generate-header --test header
