@@ -9,85 +9,18 @@
 //! states are combined in order. Runs depend on the problem alone unless there are more threads than
 //! key/value heads, and with `KFA_FLAG_DETERMINISTIC` even then.
 
-use crate::cpu::isa::Kernels;
+pub use crate::cpu::heuristics::DecodePlan;
+use crate::cpu::level::{Proven, Task};
 use crate::cpu::reason::Reason;
 use crate::cpu::rows::{self, CacheRows};
-use crate::cpu::softmax::{self, Log2Scale};
-use crate::cpu::threads;
+use crate::cpu::scores::pass_of;
+use crate::cpu::softmax::{self, Finisher};
 use crate::cpu::vector::{Element, MAX_LANES, Vector, with_element};
-use crate::cpu::{MAX_FLASH_HEAD_DIM, require_dtypes};
+use crate::cpu::{require_dtypes, require_head_dims, threads};
 use crate::error;
-use crate::problem::{Problem, View};
-
-/// The most query heads of a task, which bounds its scratch.
-const MOST_TASK_HEADS: usize = 1024;
-
-/// Tokens that are worth a run of their own where there are more threads than key/value heads.
-const SHORTEST_RUN: usize = 512;
-
-/// How a decode problem is cut into tasks.
-pub struct DecodePlan {
-    /// Tokens of a block, whose scores are turned into weights together.
-    block: usize,
-    /// Tokens read side by side: as many streams of memory, each in the order of its addresses.
-    step: usize,
-    /// How many tokens before their use rows are prefetched.
-    ahead: usize,
-    /// Tokens per run.
-    run: usize,
-    /// Runs per sequence.
-    splits: usize,
-    /// Key/value heads per task.
-    task_heads: usize,
-    /// Query heads of a group per task, and tasks that share a group: more than one only of very
-    /// large groups, where a task has a single key/value head.
-    task_group: usize,
-    group_parts: usize,
-    /// Tasks that share a run's heads.
-    shares: usize,
-    /// Floats of one head's running state: its sums, then maximum and denominator.
-    state_stride: usize,
-}
+use crate::problem::{Problem, Sequence, View};
 
 impl DecodePlan {
-    /// `finer`: whether the number of threads may decide how long a run is.
-    fn new(p: &Problem, threads: usize, finer: bool) -> Self {
-        // Four streams suffice from head_dim 128 on; short rows are worth more tokens at a time.
-        let block = (4096 / p.head_dim).clamp(32, 128) / 16 * 16;
-        let step = (512 / p.head_dim).clamp(4, block);
-        // A token's keys that a task reads should span 2 KiB, or the hardware prefetcher has nothing
-        // to run ahead on.
-        let token_bytes = p.head_dim * p.key.dtype.size();
-        let most_shares = (p.kv_heads * token_bytes / 2048).max(1);
-        // Few, long runs: their states are all the memory that decode needs beside the scratch.
-        let fewest = p.kv_len.div_ceil((p.kv_len / 2).clamp(2048, 4096));
-        let busy = threads.div_ceil(p.batch * p.kv_heads).min(p.kv_len / SHORTEST_RUN);
-        let splits = if finer { fewest.max(busy) } else { fewest };
-        let run = p.kv_len.div_ceil(splits).next_multiple_of(block);
-        let splits = p.kv_len.div_ceil(run);
-        // Two tasks per thread even out a busy machine; one each is worth shorter reads.
-        let wanted = |tasks: usize| tasks.div_ceil(p.batch * splits);
-        let group_parts = p.group().div_ceil(MOST_TASK_HEADS);
-        let task_group = p.group().div_ceil(group_parts).next_multiple_of(4).min(p.group());
-        let fewest_shares = p.kv_heads.div_ceil(MOST_TASK_HEADS / task_group.min(MOST_TASK_HEADS));
-        let shares = wanted(2 * threads).min(most_shares).max(wanted(threads)).max(fewest_shares);
-        let task_heads = p.kv_heads.div_ceil(shares.min(p.kv_heads));
-        // Far enough to outlast memory's latency, near enough for the L2 cache to keep it.
-        let ahead = (48 * 1024 / (task_heads * token_bytes)).max(2 * step).min(block);
-        Self {
-            block,
-            step,
-            ahead,
-            run,
-            splits,
-            task_heads,
-            task_group,
-            group_parts: p.group().div_ceil(task_group),
-            shares: p.kv_heads.div_ceil(task_heads),
-            state_stride: (p.head_dim + 2).next_multiple_of(4),
-        }
-    }
-
     /// Bytes for the states of all runs; none when a single run writes the output itself.
     fn workspace_size(&self, p: &Problem) -> usize {
         if self.splits == 1 { 0 } else { p.batch * self.splits * p.heads * self.state_stride * 4 }
@@ -111,10 +44,7 @@ pub fn supports(p: &Problem) -> Result<(), Reason> {
     if p.q_len != 1 {
         return Err(Reason::QLen { q_len: p.q_len, min: 1, max: 1 });
     }
-    if p.head_dim > MAX_FLASH_HEAD_DIM {
-        return Err(Reason::HeadDim { head_dim: p.head_dim, max: MAX_FLASH_HEAD_DIM });
-    }
-    Ok(())
+    require_head_dims(p)
 }
 
 /// Bytes of the fewest runs, with which any number of threads can work.
@@ -127,23 +57,28 @@ pub fn workspace_size(p: &Problem) -> usize {
     DecodePlan::new(p, threads::count(), !p.deterministic).workspace_size(p)
 }
 
-pub fn run(p: &Problem, kernels: &Kernels) -> error::Result<()> {
+pub fn run(
+    p: &Problem,
+    task: Proven<Task<DecodePlan>>,
+    combine: Proven<Task<DecodePlan>>,
+) -> error::Result<()> {
     let mut plan = DecodePlan::new(p, threads::count(), !p.deterministic);
     if plan.workspace_size(p) > p.workspace_size {
         plan = DecodePlan::new(p, threads::count(), false);
     }
-    let scratch = plan.scratch_floats(p);
-    let bytes = p.batch * p.kv_len * p.kv_heads * p.head_dim * 2 * p.key.dtype.size();
+    let scratch = plan.scratch_floats(p).max(plan.state_stride);
+    let bytes = p.batch * p.kv_len * p.kv_heads * (p.head_dim + p.value_head_dim);
+    let bytes = bytes * p.key.dtype.size();
     let tasks = p.batch * plan.splits * plan.group_parts * plan.shares;
-    threads::run_on_team(tasks, scratch, bytes, |task, scratch| {
-        // SAFETY: the table chose kernels that this CPU runs; `supports` accepted the problem.
-        unsafe { (kernels.decode)(p, &plan, task, scratch) }
+    threads::run_on_team(tasks, scratch, bytes, |index, scratch| {
+        // SAFETY: `supports` accepted the problem; every index is handed out once.
+        unsafe { task.function()(p, &plan, index, scratch) }
     })?;
     if plan.splits > 1 {
         let bytes = plan.workspace_size(p);
-        threads::run_on_team(p.batch * p.heads, plan.state_stride, bytes, |task, scratch| {
+        threads::run_on_team(p.batch * p.heads, plan.state_stride, bytes, |index, scratch| {
             // SAFETY: as above.
-            unsafe { (kernels.decode_combine)(p, &plan, task, scratch) }
+            unsafe { combine.function()(p, &plan, index, scratch) }
         })?;
     }
     Ok(())
@@ -152,7 +87,7 @@ pub fn run(p: &Problem, kernels: &Kernels) -> error::Result<()> {
 /// Attends one run of tokens with some key/value heads of one sequence.
 ///
 /// # Safety
-/// As [`crate::cpu::isa::Task`].
+/// As [`crate::cpu::level::Task`].
 #[inline(always)]
 pub unsafe fn task<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, scratch: &mut [f32]) {
     // SAFETY: the caller's; the element type is the keys' own.
@@ -176,10 +111,18 @@ unsafe fn attend_run<V: Vector, E: Element>(
     let group = plan.task_group.min(p.group() - in_group);
     let first_head = kv_heads.start * p.group() + in_group;
     let heads = first_head..first_head + kv_heads.len() * group;
-    let first = split * plan.run;
-    let end = p.kv_len.min(first + plan.run);
-    let scale = Log2Scale::new(p.scale);
-    let query_stride = rows::query_stride::<V>(p.head_dim);
+    // SAFETY: the problem is on the CPU and was checked in full.
+    let s = unsafe { p.sequence(batch) };
+    if s.q_len == 0 {
+        return;
+    }
+    // SAFETY: as above; the sequence has a row.
+    let visible = unsafe { p.visible.row(&s, 0) };
+    let first = visible.start.max(split * plan.run);
+    let end = visible.end.min((split + 1) * plan.run);
+    let (scale, pass) = pass_of(p);
+    let (key_dim, value_dim) = (p.head_dim, p.value_head_dim);
+    let query_stride = rows::query_stride::<V>(key_dim);
     let (query, rest) = scratch.split_at_mut(heads.len() * query_stride);
     let (scores, state) = rest.split_at_mut(heads.len() * plan.block);
     let state = match plan.splits {
@@ -199,39 +142,44 @@ unsafe fn attend_run<V: Vector, E: Element>(
     unsafe {
         for head in heads.clone() {
             with_element!(p.query.dtype, Q => {
-                let from = p.query.head::<Q>(batch, 0, head);
-                rows::scale_query::<V, Q>(from, scale, p.head_dim, task_heads.query(head));
+                let from = p.query.head::<Q>(s.query_batch, s.query_row, head);
+                rows::scale_query::<V, Q>(from, scale, key_dim, task_heads.query(head));
             });
             let state = task_heads.state(head);
-            state.write_bytes(0, p.head_dim);
-            *state.add(p.head_dim) = softmax::NO_MAX;
-            *state.add(p.head_dim + 1) = 0.0;
+            state.write_bytes(0, value_dim);
+            *state.add(value_dim) = softmax::NO_MAX;
+            *state.add(value_dim + 1) = 0.0;
         }
-        for token in (first..end).step_by(plan.block) {
-            let count = plan.block.min(end - token);
-            let steps = |view: View, kv_head: usize, step: usize| CacheRows::<E> {
-                first: view.head(batch, token + step, kv_head),
-                stride: view.row_stride,
+        let mut token = first;
+        while token < end {
+            // Blocks lie on a grid from key 0, wherever the visible keys begin.
+            let count = (plan.block - token % plan.block).min(end - token);
+            let steps = |tensor: Tensor, kv_head: usize, step: usize| CacheRows::<E> {
+                first: tensor.view.head(s.cache_batch, s.cache_row + token + step, kv_head),
+                stride: tensor.view.row_stride,
                 count: plan.step.min(count - step),
-                head_dim: p.head_dim,
+                head_dim: tensor.head_dim,
             };
             // What comes `ahead` tokens later: of the same tensor or, past the block, of what is read
             // after it. The hardware prefetcher alone runs too short a way ahead of the arithmetic.
             let prefetch =
-                |this: View, then: View, then_token: usize, step: usize, kv_head: usize| {
+                |this: Tensor, then: Tensor, then_token: usize, step: usize, kv_head: usize| {
                     let step = step + plan.ahead;
-                    let (view, first) = match step.checked_sub(count) {
+                    let (tensor, first) = match step.checked_sub(count) {
                         None => (this, token + step),
                         Some(step) => (then, then_token + step),
                     };
-                    for row in first..first + plan.step {
-                        rows::prefetch::<V>(&view, batch, row, kv_head, p.head_dim);
+                    for row in s.cache_row + first..s.cache_row + first + plan.step {
+                        let Tensor { view, head_dim } = tensor;
+                        rows::prefetch::<V>(&view, s.cache_batch, row, kv_head, head_dim);
                     }
                 };
+            let key = Tensor { view: p.key, head_dim: key_dim };
+            let value = Tensor { view: p.value, head_dim: value_dim };
             for step in (0..count).step_by(plan.step) {
                 for kv_head in kv_heads.clone() {
-                    prefetch(p.key, p.value, token, step, kv_head);
-                    let keys = steps(p.key, kv_head, step);
+                    prefetch(key, value, token, step, kv_head);
+                    let keys = steps(key, kv_head, step);
                     let head = first_head + (kv_head - first_kv_head) * group;
                     let scores = task_heads.scores(head).wrapping_add(step);
                     let query = task_heads.query(head);
@@ -239,12 +187,17 @@ unsafe fn attend_run<V: Vector, E: Element>(
                 }
             }
             for head in heads.clone() {
-                weigh::<V>(&task_heads, head, count, p.head_dim);
+                if let Some(pass) = &pass {
+                    let away = p.visible.position(&s, 0) - token as i64;
+                    let slope = pass.slope(batch, head);
+                    pass.row::<V>(task_heads.scores(head), count, slope, away);
+                }
+                weigh::<V>(&task_heads, head, count, value_dim);
             }
             for step in (0..count).step_by(plan.step) {
                 for kv_head in kv_heads.clone() {
-                    prefetch(p.value, p.key, token + plan.block, step, kv_head);
-                    let values = steps(p.value, kv_head, step);
+                    prefetch(value, key, token + count, step, kv_head);
+                    let values = steps(value, kv_head, step);
                     let head = first_head + (kv_head - first_kv_head) * group;
                     let weights = task_heads.scores(head).wrapping_add(step);
                     let sums = task_heads.state(head);
@@ -252,15 +205,23 @@ unsafe fn attend_run<V: Vector, E: Element>(
                     rows::accumulate::<V, E>(group, weights, plan.block, values, sums, stride);
                 }
             }
+            token += count;
         }
         if plan.splits == 1 {
             for head in heads {
                 let state = task_heads.state(head);
-                let (max, sum) = (*state.add(p.head_dim), *state.add(p.head_dim + 1));
-                finish::<V>(p, batch, head, state, max, sum);
+                let (max, sum) = (*state.add(value_dim), *state.add(value_dim + 1));
+                finish::<V>(p, &s, head, state, max, sum);
             }
         }
     }
+}
+
+/// Keys or values, and how long their heads are.
+#[derive(Clone, Copy)]
+struct Tensor {
+    view: View,
+    head_dim: usize,
 }
 
 /// What a task keeps of each of its heads.
@@ -312,28 +273,34 @@ unsafe fn weigh<V: Vector>(heads: &Heads, head: usize, count: usize, head_dim: u
 /// Combines the runs of one head, in order, and writes its output row.
 ///
 /// # Safety
-/// As [`crate::cpu::isa::Task`]; all runs are done.
+/// As [`crate::cpu::level::Task`]; all runs are done.
 #[inline(always)]
 pub unsafe fn combine<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, scratch: &mut [f32]) {
     let (batch, head) = (task / p.heads, task % p.heads);
+    let head_dim = p.value_head_dim;
+    // SAFETY: the problem is on the CPU and was checked in full.
+    let s = unsafe { p.sequence(batch) };
+    if s.q_len == 0 {
+        return;
+    }
     let split_state = |split| plan.split_state(p, batch, split, head);
     let total = scratch.as_mut_ptr();
     // SAFETY: every run of this head left its state in the workspace.
     unsafe {
         let mut max = softmax::NO_MAX;
         for split in 0..plan.splits {
-            max = max.max(*split_state(split).add(p.head_dim));
+            max = max.max(*split_state(split).add(head_dim));
         }
-        total.write_bytes(0, p.head_dim);
+        total.write_bytes(0, head_dim);
         let mut sum = 0.0;
         for split in 0..plan.splits {
             let state = split_state(split);
-            let weight = rows::exp2_one::<V>(*state.add(p.head_dim) - max);
-            sum += weight * *state.add(p.head_dim + 1);
-            let row = CacheRows { first: state, stride: 0, count: 1, head_dim: p.head_dim };
+            let weight = rows::exp2_one::<V>(*state.add(head_dim) - max);
+            sum += weight * *state.add(head_dim + 1);
+            let row = CacheRows { first: state, stride: 0, count: 1, head_dim };
             rows::accumulate::<V, f32>(1, &weight, 0, row, total, 0);
         }
-        finish::<V>(p, batch, head, total, max, sum);
+        finish::<V>(p, &s, head, total, max, sum);
     }
 }
 
@@ -341,20 +308,20 @@ pub unsafe fn combine<V: Vector>(p: &Problem, plan: &DecodePlan, task: usize, sc
 #[inline(always)]
 unsafe fn finish<V: Vector>(
     p: &Problem,
-    batch: usize,
+    s: &Sequence,
     head: usize,
     sums: *const f32,
     max: f32,
     sum: f32,
 ) {
-    let finish = softmax::finish(max, sum);
     // SAFETY: the row is inside the output, and the LSE pointer is null or inside its array.
     unsafe {
+        let finish = Finisher::of(p).finish(head, max, sum);
         with_element!(p.output.dtype, O => {
-            let to = p.output.head::<O>(batch, 0, head);
-            rows::scale_row::<V, O>(sums, finish.factor, p.head_dim, to);
+            let to = p.output.head::<O>(s.query_batch, s.query_row, head);
+            rows::scale_row::<V, O>(sums, finish.factor, p.value_head_dim, to);
         });
-        let lse = p.lse_at(batch, head, 0);
+        let lse = p.lse_at(s.query_batch, head, s.query_row);
         if !lse.is_null() {
             *lse = finish.lse;
         }

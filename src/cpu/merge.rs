@@ -4,6 +4,7 @@ use crate::cpu::vector::{Element, Vector, with_element};
 #[cfg(test)]
 mod tests;
 
+use crate::cpu::level::Proven;
 use crate::cpu::threads;
 use crate::error::Result;
 use crate::merge::Merge;
@@ -21,9 +22,8 @@ pub type Task = unsafe fn(&Merge, rows: Range<usize>, weights: &mut [f32]);
 /// Merges on the library's threads.
 ///
 /// # Safety
-/// The CPU has the instruction set that `task` is compiled for; the arrays are valid for the merge's
-/// shapes.
-pub unsafe fn run(m: &Merge, task: Task) -> Result<()> {
+/// The arrays are valid for the merge's shapes.
+pub unsafe fn run(m: &Merge, task: Proven<Task>) -> Result<()> {
     let rows = m.batch * m.q_len * m.heads;
     let row_bytes = (m.most_parts + 1) * m.head_dim * m.outputs_layout.dtype.size();
     let rows_per_task = (TASK_BYTES / row_bytes).clamp(1, rows);
@@ -32,7 +32,7 @@ pub unsafe fn run(m: &Merge, task: Task) -> Result<()> {
         let first = index * rows_per_task;
         let rows = first..(first + rows_per_task).min(rows);
         // SAFETY: the caller's; each row is in one task.
-        unsafe { task(m, rows, weights) }
+        unsafe { task.function()(m, rows, weights) }
     })
 }
 

@@ -5,11 +5,15 @@ mod caps;
 mod flash_decode;
 mod flash_prefill;
 mod float_state;
+mod heuristics;
 mod isa;
+mod level;
 mod merge;
 mod pool;
+mod product;
 mod reason;
 mod rows;
+mod scores;
 mod scratch;
 mod softmax;
 mod standard_mha;
@@ -18,6 +22,7 @@ mod team;
 #[cfg(test)]
 mod tests;
 pub mod threads;
+mod tile;
 mod vector;
 
 use crate::choice::{self, Workspace};
@@ -26,6 +31,7 @@ use crate::error::{Error, Result, Status};
 use crate::merge::Merge;
 use crate::problem::Problem;
 use crate::settings::Mode;
+use heuristics::MAX_FLASH_HEAD_DIM;
 use reason::Reason;
 use table::Cpu;
 
@@ -33,19 +39,16 @@ pub use caps::summary;
 
 type Choice<'a> = choice::Choice<'a, Cpu>;
 
-/// Flash kernels keep an output row of this many elements per thread; standard MHA has no bound.
-const MAX_FLASH_HEAD_DIM: usize = 512;
-
 /// Runs a problem with the first kernel that accepts it.
 pub fn run(p: &Problem) -> Result<()> {
-    Choice::new(p, &caps::isa()).plan()?.run(p, &())
+    Choice::new(p, &caps::level()).plan()?.run(p, &())
 }
 
 /// As [`run`], in scratch of ours. A workspace that the problem has is an engine's score storage:
 /// standard MHA's, which the other kernels leave alone.
 pub fn run_in(p: &Problem, scratch: &mut Vec<f32>) -> Result<()> {
-    let isa = caps::isa();
-    let plan = Choice::new(p, &isa).plan()?;
+    let level = caps::level();
+    let plan = Choice::new(p, &level).plan()?;
     if p.workspace_size > 0 && plan.family() == Mode::Standard {
         return plan.run(p, &());
     }
@@ -64,17 +67,17 @@ pub fn run_in(p: &Problem, scratch: &mut Vec<f32>) -> Result<()> {
 
 /// Bytes of workspace that [`run`] would use.
 pub fn workspace(p: &Problem) -> Result<Workspace> {
-    Ok(Choice::new(p, &caps::isa()).plan()?.workspace)
+    Ok(Choice::new(p, &caps::level()).plan()?.workspace)
 }
 
 /// Which kernel [`run`] would use, and why each one before it was passed over.
 pub fn explain(p: &Problem) -> String {
-    Choice::new(p, &caps::isa()).explain()
+    Choice::new(p, &caps::level()).explain()
 }
 
 /// Whether any kernel serves the problem.
 pub fn serves(p: &Problem) -> bool {
-    Choice::new(p, &caps::isa()).is_served()
+    Choice::new(p, &caps::level()).is_served()
 }
 
 /// Merges partial results with the strongest kernels.
@@ -82,8 +85,9 @@ pub fn serves(p: &Problem) -> bool {
 /// # Safety
 /// The arrays are valid for the merge's shapes.
 pub unsafe fn merge(m: &Merge) -> Result<()> {
-    // SAFETY: the CPU has the level; the rest is the caller's.
-    unsafe { merge::run(m, table::kernels(caps::isa()).merge) }
+    let task = table::kernels(caps::level()).merge.prove()?;
+    // SAFETY: the caller's.
+    unsafe { merge::run(m, task) }
 }
 
 /// What the CPU kernels read and write: query and output of one type, keys and values of one, which
@@ -94,4 +98,13 @@ fn require_dtypes(p: &Problem) -> std::result::Result<(), Reason> {
         return Ok(());
     }
     Err(Reason::Dtypes { query, key, value, output })
+}
+
+/// Flash kernels bound the heads they keep in scratch; standard MHA does not.
+fn require_head_dims(p: &Problem) -> std::result::Result<(), Reason> {
+    let head_dim = p.head_dim.max(p.value_head_dim);
+    if head_dim > MAX_FLASH_HEAD_DIM {
+        return Err(Reason::HeadDim { head_dim, max: MAX_FLASH_HEAD_DIM });
+    }
+    Ok(())
 }

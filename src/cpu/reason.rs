@@ -1,14 +1,14 @@
 //! Why a row of the table does not run on this CPU.
 
 use crate::choice;
-use crate::cpu::isa::Isa;
+use crate::cpu::level::Level;
 use std::fmt;
 
 /// The level is above what the CPU has or `KFA_CPU_ISA` allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IsaNotAvailable {
-    pub needed: Isa,
-    pub level: Isa,
+    pub needed: &'static Level,
+    pub level: &'static Level,
 }
 
 pub type Reason = choice::Reason<IsaNotAvailable>;

@@ -3,7 +3,7 @@
 //! Each key or value row is read once for up to four query rows. Register blocks keep eight
 //! independent accumulators, enough to cover the latency of fused multiply-adds.
 
-use crate::cpu::softmax::{self, Log2Scale};
+use crate::cpu::softmax::{self, QueryScale};
 use crate::cpu::vector::{Element, Vector, exp2_nonpositive};
 use crate::problem::View;
 
@@ -21,15 +21,6 @@ impl<E: Element> CacheRows<E> {
     unsafe fn row(&self, index: usize) -> *const E {
         // SAFETY: the caller keeps `index` below `count`.
         unsafe { self.first.add(index * self.stride) }
-    }
-
-    /// The same run without its first `skipped` rows, ending after row `end`.
-    pub fn slice(&self, skipped: usize, end: usize) -> Self {
-        Self {
-            first: self.first.wrapping_add(skipped * self.stride),
-            count: end - skipped,
-            ..*self
-        }
     }
 }
 
@@ -71,7 +62,7 @@ pub const fn query_stride<V: Vector>(head_dim: usize) -> usize {
 #[inline(always)]
 pub unsafe fn scale_query<V: Vector, E: Element>(
     from: *const E,
-    scale: Log2Scale,
+    scale: QueryScale,
     head_dim: usize,
     to: *mut f32,
 ) {

@@ -6,17 +6,17 @@
 //! lie in the workspace at once: that memory is what flash attention saves.
 
 use crate::choice::score_workspace;
-use crate::cpu::isa::Kernels;
+use crate::cpu::heuristics::STANDARD_ROWS as ROWS;
+use crate::cpu::level::{Proven, Task};
 use crate::cpu::reason::Reason;
 use crate::cpu::rows::{self, CacheRows};
-use crate::cpu::softmax::{self, Log2Scale};
-use crate::cpu::vector::{Element, Vector, with_element};
+use crate::cpu::scores::pass_of;
+use crate::cpu::softmax::Finisher;
+use crate::cpu::vector::{Element, MAX_LANES, Vector, with_element};
 use crate::cpu::{require_dtypes, threads};
 use crate::error;
-use crate::problem::Problem;
-
-/// Query rows of one task.
-const ROWS: usize = 4;
+use crate::problem::{Problem, Sequence, View};
+use std::ops::Range;
 
 /// Which query rows are in flight, and where their scores lie.
 pub struct StandardPlan {
@@ -26,8 +26,10 @@ pub struct StandardPlan {
 }
 
 /// One task's share of a plan.
-struct Block {
+struct Block<'a> {
+    p: &'a Problem,
     batch: usize,
+    sequence: Sequence,
     head: usize,
     row: usize,
     rows: usize,
@@ -36,16 +38,58 @@ struct Block {
 }
 
 impl StandardPlan {
-    fn block(&self, p: &Problem, task: usize) -> Block {
+    /// # Safety
+    /// The problem is on the CPU and was checked in full.
+    unsafe fn block<'a>(&self, p: &'a Problem, task: usize) -> Block<'a> {
         let (head, block) = (task / self.blocks, task % self.blocks);
+        let batch = head / p.heads;
+        // SAFETY: the caller's.
+        let sequence = unsafe { p.sequence(batch) };
         let offset = block * ROWS;
+        let row = self.first_row + offset;
         Block {
-            batch: head / p.heads,
+            p,
+            batch,
+            sequence,
             head: head % p.heads,
-            row: self.first_row + offset,
-            rows: ROWS.min(self.rows - offset),
+            row,
+            rows: ROWS.min(self.rows - offset).min(sequence.q_len.saturating_sub(row)),
             scores: p.workspace.cast::<f32>().wrapping_add((head * self.rows + offset) * p.kv_len),
         }
+    }
+}
+
+impl Block<'_> {
+    /// The keys that a row of the block sees.
+    unsafe fn visible(&self, r: usize) -> Range<usize> {
+        // SAFETY: the caller keeps `r` below the block's rows.
+        unsafe { self.p.visible.row(&self.sequence, self.row + r) }
+    }
+
+    /// The rows of the cache that hold some keys or values of the block's head.
+    unsafe fn cache<E: Element>(
+        &self,
+        view: &View,
+        keys: Range<usize>,
+        head_dim: usize,
+    ) -> CacheRows<E> {
+        let s = &self.sequence;
+        // Where there are none there may be no memory either.
+        let first = keys.start.min(s.kv_end.saturating_sub(1));
+        CacheRows {
+            // SAFETY: the keys are the sequence's.
+            first: unsafe {
+                view.head(s.cache_batch, s.cache_row + first, self.head / self.p.group())
+            },
+            stride: view.row_stride,
+            count: keys.len(),
+            head_dim,
+        }
+    }
+
+    /// A row's place among the query's, the output's and the LSE's: its batch entry and row.
+    fn place(&self, r: usize) -> (usize, usize) {
+        (self.sequence.query_batch, self.sequence.query_row + self.row + r)
     }
 }
 
@@ -54,18 +98,22 @@ pub fn supports(p: &Problem) -> Result<(), Reason> {
 }
 
 /// Processes as many query rows at a time as the workspace holds scores of.
-pub fn run(p: &Problem, kernels: &Kernels) -> error::Result<()> {
+pub fn run(
+    p: &Problem,
+    scores: Proven<Task<StandardPlan>>,
+    values: Proven<Task<StandardPlan>>,
+) -> error::Result<()> {
     let rows_in_flight = p.q_len.min(p.workspace_size / score_workspace(p).min);
-    let scratch = ROWS * (p.head_dim + 16);
+    let scratch = ROWS * p.head_dim.max(p.value_head_dim).next_multiple_of(MAX_LANES);
     for first_row in (0..p.q_len).step_by(rows_in_flight) {
         let rows = rows_in_flight.min(p.q_len - first_row);
         let plan = StandardPlan { first_row, rows, blocks: rows.div_ceil(ROWS) };
         let tasks = p.batch * p.heads * plan.blocks;
         let bytes = tasks * p.kv_len * p.head_dim * 4;
-        for pass in [kernels.standard_scores, kernels.standard_values] {
+        for pass in [scores, values] {
             threads::run(tasks, scratch, bytes, |task, scratch| {
-                // SAFETY: the table chose kernels that this CPU runs; `supports` accepted.
-                unsafe { pass(p, &plan, task, scratch) }
+                // SAFETY: `supports` accepted the problem; every task is handed out once.
+                unsafe { pass.function()(p, &plan, task, scratch) }
             })?;
         }
     }
@@ -75,7 +123,7 @@ pub fn run(p: &Problem, kernels: &Kernels) -> error::Result<()> {
 /// First pass: scores of up to four query rows with every key they see, and their softmax.
 ///
 /// # Safety
-/// As [`crate::cpu::isa::Task`].
+/// As [`crate::cpu::level::Task`].
 #[inline(always)]
 pub unsafe fn scores<V: Vector>(
     p: &Problem,
@@ -94,35 +142,44 @@ unsafe fn score_and_weigh<V: Vector, E: Element>(
     task: usize,
     scratch: &mut [f32],
 ) {
-    let block = plan.block(p, task);
-    let query_stride = rows::query_stride::<V>(p.head_dim);
     let query = scratch.as_mut_ptr();
-    let scale = Log2Scale::new(p.scale);
+    let (scale, pass) = pass_of(p);
+    let finisher = Finisher::of(p);
     // SAFETY: the block's rows and the keys they see are inside the problem; scratch holds ROWS
     // query rows and the workspace this block's scores.
     unsafe {
+        let block = plan.block(p, task);
+        let query_stride = rows::query_stride::<V>(p.head_dim);
+        let (mut first, mut end) = (usize::MAX, 0);
         for r in 0..block.rows {
+            let visible = block.visible(r);
+            if !visible.is_empty() {
+                (first, end) = (first.min(visible.start), end.max(visible.end));
+            }
             with_element!(p.query.dtype, Q => {
-                let from = p.query.head::<Q>(block.batch, block.row + r, block.head);
-                let to = query.add(r * query_stride);
-                rows::scale_query::<V, Q>(from, scale, p.head_dim, to);
+                let (batch, row) = block.place(r);
+                let from = p.query.head::<Q>(batch, row, block.head);
+                rows::scale_query::<V, Q>(from, scale, p.head_dim, query.add(r * query_stride));
             });
         }
-        let keys = CacheRows::<E> {
-            first: p.key.head(block.batch, 0, block.head / p.group()),
-            stride: p.key.row_stride,
-            count: p.visible_keys(block.row + block.rows - 1),
-            head_dim: p.head_dim,
-        };
-        rows::score::<V, E>(block.rows, query, keys, block.scores, p.kv_len);
+        if first < end {
+            let keys = block.cache::<E>(&p.key, first..end, p.head_dim);
+            rows::score::<V, E>(block.rows, query, keys, block.scores.add(first), p.kv_len);
+        }
         for r in 0..block.rows {
-            let visible = p.visible_keys(block.row + r);
-            let scores = block.scores.add(r * p.kv_len);
-            let lse = p.lse_at(block.batch, block.head, block.row + r);
-            let max = rows::max::<V>(scores, visible);
-            let sum = rows::exponentiate::<V>(scores, visible, max);
-            let finish = softmax::finish(max, sum);
-            rows::scale_row::<V, f32>(scores, finish.factor, visible, scores);
+            let visible = block.visible(r);
+            let scores = block.scores.add(r * p.kv_len + visible.start);
+            if let Some(pass) = &pass {
+                let own = p.visible.position(&block.sequence, block.row + r);
+                let slope = pass.slope(block.batch, block.head);
+                pass.row::<V>(scores, visible.len(), slope, own - visible.start as i64);
+            }
+            let max = rows::max::<V>(scores, visible.len());
+            let sum = rows::exponentiate::<V>(scores, visible.len(), max);
+            let finish = finisher.finish(block.head, max, sum);
+            rows::scale_row::<V, f32>(scores, finish.factor, visible.len(), scores);
+            let (batch, row) = block.place(r);
+            let lse = p.lse_at(batch, block.head, row);
             if !lse.is_null() {
                 *lse = finish.lse;
             }
@@ -133,7 +190,7 @@ unsafe fn score_and_weigh<V: Vector, E: Element>(
 /// Second pass: the values weighted by the stored probabilities.
 ///
 /// # Safety
-/// As [`crate::cpu::isa::Task`]; the first pass is done.
+/// As [`crate::cpu::level::Task`]; the first pass is done.
 #[inline(always)]
 pub unsafe fn values<V: Vector>(
     p: &Problem,
@@ -152,33 +209,39 @@ unsafe fn sum_values<V: Vector, E: Element>(
     task: usize,
     scratch: &mut [f32],
 ) {
-    let block = plan.block(p, task);
     let sums = scratch.as_mut_ptr();
+    let dim = p.value_head_dim;
     // SAFETY: as in the first pass.
     unsafe {
-        sums.write_bytes(0, block.rows * p.head_dim);
-        let all = CacheRows::<E> {
-            first: p.value.head(block.batch, 0, block.head / p.group()),
-            stride: p.value.row_stride,
-            count: p.kv_len,
-            head_dim: p.head_dim,
-        };
-        // The keys that every row sees are summed together, the last few row by row: a key that a
-        // row does not see must not touch it, whatever its value holds.
-        let common = if block.rows == ROWS { p.visible_keys(block.row) } else { 0 };
-        if common > 0 {
-            let values = all.slice(0, common);
-            rows::accumulate::<V, E>(ROWS, block.scores, p.kv_len, values, sums, p.head_dim);
+        let block = plan.block(p, task);
+        sums.write_bytes(0, block.rows * dim);
+        // The keys that every row sees are summed together, the others row by row: a key that a row
+        // does not see must not touch it, whatever its value holds.
+        let (mut first, mut end) = (0, if block.rows == ROWS { p.kv_len } else { 0 });
+        for r in 0..block.rows {
+            let visible = block.visible(r);
+            (first, end) = (first.max(visible.start), end.min(visible.end));
+        }
+        let common = first..end.max(first);
+        if !common.is_empty() {
+            let values = block.cache::<E>(&p.value, common.clone(), dim);
+            let weights = block.scores.add(common.start);
+            rows::accumulate::<V, E>(ROWS, weights, p.kv_len, values, sums, dim);
         }
         for r in 0..block.rows {
-            let visible = p.visible_keys(block.row + r);
-            let weights = block.scores.add(r * p.kv_len + common);
-            let row = sums.add(r * p.head_dim);
-            let values = all.slice(common, visible);
-            rows::accumulate::<V, E>(1, weights, p.kv_len, values, row, p.head_dim);
+            let row = sums.add(r * dim);
+            let visible = block.visible(r);
+            let before = visible.start..common.start.min(visible.end);
+            let after = common.end.max(visible.start)..visible.end;
+            for keys in [before, after].into_iter().filter(|keys| !keys.is_empty()) {
+                let weights = block.scores.add(r * p.kv_len + keys.start);
+                let values = block.cache::<E>(&p.value, keys, dim);
+                rows::accumulate::<V, E>(1, weights, p.kv_len, values, row, dim);
+            }
             with_element!(p.output.dtype, O => {
-                let to = p.output.head::<O>(block.batch, block.row + r, block.head);
-                rows::scale_row::<V, O>(row, 1.0, p.head_dim, to);
+                let (batch, at) = block.place(r);
+                let to = p.output.head::<O>(batch, at, block.head);
+                rows::scale_row::<V, O>(row, 1.0, dim, to);
             });
         }
     }

@@ -2,16 +2,14 @@
 //! first row that accepts a problem runs it.
 
 use crate::choice::{self, Backend, Workspace, score_workspace};
-#[cfg(target_arch = "aarch64")]
-use crate::cpu::isa::neon;
-use crate::cpu::isa::{Isa, Kernels, portable};
-#[cfg(target_arch = "x86_64")]
-use crate::cpu::isa::{avx2, avx512};
+use crate::cpu::isa::{self, Kernels, instruction_sets};
+use crate::cpu::level::Level;
 use crate::cpu::reason::IsaNotAvailable;
 use crate::cpu::{flash_decode, flash_prefill, standard_mha};
 use crate::error::Result;
 use crate::features::Features;
 use crate::settings::Mode;
+use std::ffi::CStr;
 
 /// The CPU as a place that kernels run in.
 pub struct Cpu;
@@ -21,7 +19,7 @@ pub type Row = choice::Row<Cpu>;
 
 impl Backend for Cpu {
     const NAME: &'static str = "CPU";
-    type Machine = Isa;
+    type Machine = &'static Level;
     type Kernels = &'static Kernels;
     type Place = ();
     type Lack = IsaNotAvailable;
@@ -30,75 +28,94 @@ impl Backend for Cpu {
         TABLE
     }
 
-    fn runs(level: &Isa, row: &Row) -> Result<(), IsaNotAvailable> {
-        let needed = row.kernels.isa;
-        if needed > *level { Err(IsaNotAvailable { needed, level: *level }) } else { Ok(()) }
+    fn runs(level: &&'static Level, row: &Row) -> Result<(), IsaNotAvailable> {
+        let (needed, level) = (row.kernels.level, *level);
+        if needed.strength > level.strength {
+            return Err(IsaNotAvailable { needed, level });
+        }
+        Ok(())
     }
 }
 
-/// The LSE is written where its strides say.
-const ALL: Features = Features::LSE_STRIDES;
+/// What the seams carry through every algorithm: which keys a row sees, how long sequences are and
+/// where they lie, what happens to a score, and how a row ends.
+const SEAMS: Features = Features::CAUSAL_TOP_LEFT
+    .and(Features::SLIDING_WINDOW)
+    .and(Features::WINDOW_RIGHT)
+    .and(Features::ATTENTION_CHUNK)
+    .and(Features::SPANS)
+    .and(Features::QUERY_OFFSETS)
+    .and(Features::KV_OFFSETS)
+    .and(Features::Q_LENS)
+    .and(Features::KV_LENS)
+    .and(Features::KV_STARTS)
+    .and(Features::CACHE_INDEX)
+    .and(Features::VALUE_HEAD_DIM)
+    .and(Features::SOFTCAP)
+    .and(Features::ALIBI)
+    .and(Features::SINKS)
+    .and(Features::LSE_STRIDES)
+    .and(Features::LSE_BASE2);
 
 static FLASH_DECODE: Algorithm = Algorithm {
     family: Mode::Flash,
-    serves: ALL,
+    serves: SEAMS,
     supports: |p, _| flash_decode::supports(p),
     workspace: |p, _| Workspace {
         min: flash_decode::min_workspace_size(p),
         preferred: flash_decode::workspace_size(p),
     },
-    run: |p, kernels, ()| flash_decode::run(p, kernels),
+    run: |p, kernels, ()| {
+        flash_decode::run(p, kernels.decode.prove()?, kernels.decode_combine.prove()?)
+    },
 };
 static FLASH_PREFILL: Algorithm = Algorithm {
     family: Mode::Flash,
-    serves: ALL,
+    serves: SEAMS,
     supports: |p, _| flash_prefill::supports(p),
     // Its scratch belongs to the threads and does not grow with length.
     workspace: |_, _| Workspace::NONE,
-    run: |p, kernels, ()| flash_prefill::run(p, kernels),
+    run: |p, kernels, ()| flash_prefill::run(p, kernels.prefill.prove()?),
 };
 static STANDARD_MHA: Algorithm = Algorithm {
     family: Mode::Standard,
-    serves: ALL,
+    serves: SEAMS,
     supports: |p, _| standard_mha::supports(p),
     workspace: |p, _| score_workspace(p),
-    run: |p, kernels, ()| standard_mha::run(p, kernels),
+    run: |p, kernels, ()| {
+        standard_mha::run(p, kernels.standard_scores.prove()?, kernels.standard_values.prove()?)
+    },
 };
 
-const fn row(
-    name: &'static std::ffi::CStr,
-    algorithm: &'static Algorithm,
-    kernels: &'static Kernels,
-) -> Row {
-    Row { name, algorithm, kernels }
+/// The rows of one algorithm name and one instruction set.
+macro_rules! row {
+    ($algorithm:ident, $name:literal, $isa:ident) => {
+        Row {
+            name: match CStr::from_bytes_with_nul(
+                concat!("cpu.", $name, ".", stringify!($isa), "\0").as_bytes(),
+            ) {
+                Ok(name) => name,
+                Err(_) => unreachable!(),
+            },
+            algorithm: &$algorithm,
+            kernels: &isa::$isa::KERNELS,
+        }
+    };
 }
 
-pub static TABLE: &[Row] = &[
-    #[cfg(target_arch = "x86_64")]
-    row(c"cpu.flash_decode.avx512", &FLASH_DECODE, &avx512::KERNELS),
-    #[cfg(target_arch = "x86_64")]
-    row(c"cpu.flash_decode.avx2", &FLASH_DECODE, &avx2::KERNELS),
-    #[cfg(target_arch = "aarch64")]
-    row(c"cpu.flash_decode.neon", &FLASH_DECODE, &neon::KERNELS),
-    row(c"cpu.flash_decode.portable", &FLASH_DECODE, &portable::KERNELS),
-    #[cfg(target_arch = "x86_64")]
-    row(c"cpu.flash_prefill.avx512", &FLASH_PREFILL, &avx512::KERNELS),
-    #[cfg(target_arch = "x86_64")]
-    row(c"cpu.flash_prefill.avx2", &FLASH_PREFILL, &avx2::KERNELS),
-    #[cfg(target_arch = "aarch64")]
-    row(c"cpu.flash_prefill.neon", &FLASH_PREFILL, &neon::KERNELS),
-    row(c"cpu.flash_prefill.portable", &FLASH_PREFILL, &portable::KERNELS),
-    #[cfg(target_arch = "x86_64")]
-    row(c"cpu.standard_mha.avx512", &STANDARD_MHA, &avx512::KERNELS),
-    #[cfg(target_arch = "x86_64")]
-    row(c"cpu.standard_mha.avx2", &STANDARD_MHA, &avx2::KERNELS),
-    #[cfg(target_arch = "aarch64")]
-    row(c"cpu.standard_mha.neon", &STANDARD_MHA, &neon::KERNELS),
-    row(c"cpu.standard_mha.portable", &STANDARD_MHA, &portable::KERNELS),
-];
+macro_rules! table {
+    ($(#[$when:meta] $isa:ident,)*) => {
+        pub static TABLE: &[Row] = &[
+            $(#[$when] row!(FLASH_DECODE, "flash_decode", $isa),)*
+            $(#[$when] row!(FLASH_PREFILL, "flash_prefill", $isa),)*
+            $(#[$when] row!(STANDARD_MHA, "standard_mha", $isa),)*
+        ];
+    };
+}
+instruction_sets!(table);
 
 /// The strongest kernels at or below a level.
-pub fn kernels(level: Isa) -> &'static Kernels {
-    let best = TABLE.iter().map(|row| row.kernels).find(|kernels| kernels.isa <= level);
-    best.unwrap_or(&portable::KERNELS)
+pub fn kernels(level: &Level) -> &'static Kernels {
+    let mut all = TABLE.iter().map(|row| row.kernels);
+    all.find(|kernels| kernels.level.strength <= level.strength).unwrap_or(&isa::portable::KERNELS)
 }

@@ -4,7 +4,7 @@
 //! elements of an input is NaN, so that a read out of place shows.
 
 use super::float_state::flushing_denormals;
-use super::isa::{Isa, Kernels};
+use super::isa::Kernels;
 use super::table::{Row, TABLE};
 use super::threads;
 use super::vector::{MAX_LANES, ROUND, Vector, exp2_nonpositive};
@@ -199,7 +199,7 @@ impl Case {
 }
 
 fn entries() -> impl Iterator<Item = &'static Row> {
-    TABLE.iter().filter(|entry| entry.kernels.isa.detected())
+    TABLE.iter().filter(|entry| (entry.kernels.level.detected)())
 }
 
 /// Runs one case through every entry that supports it.
@@ -256,13 +256,13 @@ fn check_entry(
         ..DEFAULT_DESC
     };
     let planned = problem::of(&desc, Check::All).unwrap();
-    if (entry.algorithm.supports)(&planned, &Isa::Portable).is_err() {
+    if (entry.algorithm.supports)(&planned, &&super::isa::portable::LEVEL).is_err() {
         return;
     }
     let size = if random.below(2) == 0 {
-        (entry.algorithm.workspace)(&planned, &Isa::Portable).preferred
+        (entry.algorithm.workspace)(&planned, &&super::isa::portable::LEVEL).preferred
     } else {
-        (entry.algorithm.workspace)(&planned, &Isa::Portable).min
+        (entry.algorithm.workspace)(&planned, &&super::isa::portable::LEVEL).min
     };
     let mut workspace = vec![f32::NAN; size / 4 + GUARD];
     desc.workspace = workspace.as_mut_ptr().cast();
@@ -312,10 +312,10 @@ fn check_entry(
 /// Runs an entry with a workspace of its liking; false if it does not support the problem.
 fn run_entry(entry: &Row, desc: &kfa_attention_desc) -> bool {
     let planned = problem::of(desc, Check::All).unwrap();
-    if (entry.algorithm.supports)(&planned, &Isa::Portable).is_err() {
+    if (entry.algorithm.supports)(&planned, &&super::isa::portable::LEVEL).is_err() {
         return false;
     }
-    let size = (entry.algorithm.workspace)(&planned, &Isa::Portable).preferred;
+    let size = (entry.algorithm.workspace)(&planned, &&super::isa::portable::LEVEL).preferred;
     let mut workspace = vec![f32::NAN; size / 4];
     let desc = kfa_attention_desc {
         workspace: if size > 0 { workspace.as_mut_ptr().cast() } else { std::ptr::null_mut() },
@@ -799,11 +799,8 @@ fn thousands_of_heads_share_a_key() {
             ..DEFAULT_DESC
         };
         let p = problem::of(&desc, Check::Shape).unwrap();
-        super::flash_decode::scratch_floats(&p, 1).max(super::flash_prefill::scratch_floats(
-            &p,
-            entries().next().unwrap().kernels,
-            1,
-        ))
+        super::flash_decode::scratch_floats(&p, 1)
+            .max(super::flash_prefill::scratch_floats(&p, 16, 1))
     };
     let most = scratch(1 << 20, 1).max(scratch(1 << 20, 1 << 20)).max(scratch(1 << 20, 1 << 10));
     assert!(most * 4 < 8 << 20, "{most} floats");
@@ -878,17 +875,17 @@ fn results_depend_on_threads_only_where_allowed_and_never_on_the_run() {
 
 #[test]
 fn table_lists_flash_before_standard_and_strong_before_weak() {
-    let order: Vec<(bool, Isa)> = TABLE
+    let order: Vec<(bool, u8)> = TABLE
         .iter()
-        .map(|entry| (entry.algorithm.family == Mode::Standard, entry.kernels.isa))
+        .map(|entry| (entry.algorithm.family == Mode::Standard, entry.kernels.level.strength))
         .collect();
     assert!(order.is_sorted_by_key(|(standard, _)| *standard));
     for names in TABLE.windows(2) {
         let [a, b] =
             [names[0].name(), names[1].name()].map(|name| name.rsplit_once('.').unwrap().0);
-        assert!(a != b || names[0].kernels.isa > names[1].kernels.isa);
+        assert!(a != b || names[0].kernels.level.strength > names[1].kernels.level.strength);
     }
-    assert!(entries().any(|entry| entry.kernels.isa == Isa::Portable));
+    assert!(entries().any(|entry| entry.kernels.level.strength == 0));
 }
 
 /// Quiet and signalling, of either sign, with bits set where exponents are shifted to.
@@ -930,6 +927,7 @@ pub unsafe fn vector_contract<V: Vector>() {
         {
             assert_eq!(lanes_of(exp2_nonpositive(V::splat(x))), vec![want; V::LANES], "2^{x}");
         }
+        super::scores::tanh_contract::<V>();
         for payload in NAN_PAYLOADS {
             let powers = lanes_of(exp2_nonpositive(V::splat(f32::from_bits(payload))));
             assert!(powers.iter().all(|power| power.is_nan()), "2^NaN({payload:#x}) is {powers:?}");
@@ -998,7 +996,8 @@ fn exp_through(kernels: &Kernels, x: f32) -> f32 {
         ..DEFAULT_DESC
     };
     let problem = problem::of(&desc, Check::All).unwrap();
-    super::flash_decode::run(&problem, kernels).unwrap();
+    let (task, combine) = (kernels.decode.prove(), kernels.decode_combine.prove());
+    super::flash_decode::run(&problem, task.unwrap(), combine.unwrap()).unwrap();
     out[0]
 }
 

@@ -7,6 +7,7 @@ use crate::cpu::board::{self, Claim, Helpers};
 use crate::cpu::float_state::DefaultFloatState;
 #[cfg(test)]
 use crate::cpu::float_state::flushing_denormals;
+use crate::cpu::heuristics::{DEFAULT_SPIN, WORTH_SHARING, WORTH_WAKING};
 use crate::cpu::pool::Pool;
 use crate::cpu::scratch;
 use crate::cpu::team::Team;
@@ -17,13 +18,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::available_parallelism;
 use std::time::Duration;
-
-/// Below this many bytes the caller works alone: even a spinning helper's caches are cold.
-const WORTH_SHARING: usize = 64 * 1024;
-/// From this many bytes on, waking rayon's workers (tens of microseconds) is lost in the work.
-const WORTH_WAKING: usize = 16 * 1024 * 1024;
-/// How long decode's helpers spin after a call; an engine's next layer comes within that time.
-const DEFAULT_SPIN: Duration = Duration::from_micros(50);
 
 /// The threads of one setting, the caller counted as one.
 struct Threads {

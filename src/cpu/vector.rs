@@ -34,6 +34,7 @@ pub trait Vector: Copy {
     unsafe fn add(self, other: Self) -> Self;
     unsafe fn sub(self, other: Self) -> Self;
     unsafe fn mul(self, other: Self) -> Self;
+    unsafe fn div(self, other: Self) -> Self;
     /// The larger lane; `other`'s where either is NaN.
     unsafe fn max(self, other: Self) -> Self;
     /// `self * factor + addend`.

@@ -218,12 +218,6 @@ impl Problem {
         self.heads / self.kv_heads
     }
 
-    /// How many keys (from key 0) query row `row` sees of a plain problem.
-    #[inline(always)]
-    pub fn visible_keys(&self, row: usize) -> usize {
-        if self.causal { (self.kv_len + row + 1).saturating_sub(self.q_len) } else { self.kv_len }
-    }
-
     /// Where the LSE of a row goes; null when none is wanted.
     pub fn lse_at(&self, batch: usize, head: usize, row: usize) -> *mut f32 {
         if self.lse.is_null() {

@@ -1,6 +1,6 @@
 //! AVX2 with FMA and F16C: 8 lanes, 16 registers.
 
-use crate::cpu::isa::{Isa, instantiate};
+use crate::cpu::isa::instantiate;
 use crate::cpu::vector::Vector;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
@@ -86,6 +86,10 @@ impl Vector for F32x8 {
         unsafe { Self(_mm256_mul_ps(self.0, other.0)) }
     }
     #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        unsafe { Self(_mm256_div_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
         unsafe { Self(_mm256_max_ps(self.0, other.0)) }
     }
@@ -131,4 +135,10 @@ impl Vector for F32x8 {
     }
 }
 
-instantiate!(Isa::Avx2, F32x8, scores = 6 x 2, values = 6 x 2, features = "avx2,fma,f16c");
+fn detected() -> bool {
+    is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c")
+}
+
+instantiate!("avx2", strength = 1, detected = detected, F32x8, scores = 6 x 2, values = 6 x 2, features = "avx2,fma,f16c");

@@ -1,6 +1,6 @@
 //! AVX-512 F and DQ: 16 lanes, 32 registers, masks for partial vectors.
 
-use crate::cpu::isa::{Isa, instantiate};
+use crate::cpu::isa::instantiate;
 use crate::cpu::vector::Vector;
 use half::{bf16, f16};
 use std::arch::x86_64::*;
@@ -84,6 +84,10 @@ impl Vector for F32x16 {
         unsafe { Self(_mm512_mul_ps(self.0, other.0)) }
     }
     #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        unsafe { Self(_mm512_div_ps(self.0, other.0)) }
+    }
+    #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
         unsafe { Self(_mm512_max_ps(self.0, other.0)) }
     }
@@ -119,4 +123,8 @@ impl Vector for F32x16 {
     }
 }
 
-instantiate!(Isa::Avx512, F32x16, scores = 8 x 3, values = 12 x 2, features = "avx512f,avx512dq");
+fn detected() -> bool {
+    is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq")
+}
+
+instantiate!("avx512", strength = 2, detected = detected, F32x16, scores = 8 x 3, values = 12 x 2, features = "avx512f,avx512dq");

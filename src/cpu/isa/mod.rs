@@ -1,131 +1,82 @@
 //! The instruction sets, each one file that implements `Vector` and instantiates the algorithms.
 
-#[cfg(target_arch = "x86_64")]
-pub mod avx2;
-#[cfg(target_arch = "x86_64")]
-pub mod avx512;
-#[cfg(target_arch = "aarch64")]
-pub mod neon;
-pub mod portable;
-
 use crate::cpu::flash_decode::DecodePlan;
 use crate::cpu::flash_prefill::PrefillPlan;
+use crate::cpu::level::{Compiled, Level, Task};
 use crate::cpu::merge;
 use crate::cpu::standard_mha::StandardPlan;
-use crate::problem::Problem;
-use std::fmt;
 
-/// The instruction-set levels of this architecture, weakest first.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Isa {
-    Portable,
-    #[cfg(target_arch = "aarch64")]
-    Neon,
-    #[cfg(target_arch = "x86_64")]
-    Avx2,
-    #[cfg(target_arch = "x86_64")]
-    Avx512,
-}
-
-impl Isa {
-    pub const ALL: &[Isa] = &[
-        Isa::Portable,
-        #[cfg(target_arch = "aarch64")]
-        Isa::Neon,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx2,
-        #[cfg(target_arch = "x86_64")]
-        Isa::Avx512,
-    ];
-
-    pub fn name(self) -> &'static str {
-        match self {
-            Isa::Portable => "portable",
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => "neon",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => "avx2",
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => "avx512",
+/// Hands every instruction set to a macro, strongest first: a file of that name, and a row here.
+macro_rules! instruction_sets {
+    ($with:ident) => {
+        $with! {
+            #[cfg(target_arch = "x86_64")] avx512,
+            #[cfg(target_arch = "x86_64")] avx2,
+            #[cfg(target_arch = "aarch64")] neon,
+            #[cfg(all())] portable,
         }
-    }
-
-    /// The names of all levels.
-    pub fn names(separator: &str) -> String {
-        Self::ALL.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(separator)
-    }
-
-    /// Whether this CPU has the level.
-    pub fn detected(self) -> bool {
-        match self {
-            Isa::Portable => true,
-            // Part of the architecture.
-            #[cfg(target_arch = "aarch64")]
-            Isa::Neon => true,
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => {
-                is_x86_feature_detected!("avx2")
-                    && is_x86_feature_detected!("fma")
-                    && is_x86_feature_detected!("f16c")
-            }
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => {
-                is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512dq")
-            }
-        }
-    }
+    };
 }
+pub(crate) use instruction_sets;
 
-impl fmt::Display for Isa {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name())
-    }
+macro_rules! declare {
+    ($(#[$when:meta] $isa:ident,)*) => {
+        $(#[$when] pub mod $isa;)*
+
+        /// The levels of this architecture, strongest first.
+        pub static LEVELS: &[&Level] = &[$(#[$when] &$isa::LEVEL,)*];
+    };
 }
+instruction_sets!(declare);
 
-/// One task of a plan, compiled for one instruction set.
-///
-/// # Safety
-/// The CPU has the instruction set, the problem is valid float32, `task` is within the plan, no
-/// other thread runs the same task, and the scratch is as long as the plan says.
-pub type Task<Plan> = unsafe fn(&Problem, &Plan, task: usize, scratch: &mut [f32]);
+/// The names of all levels, weakest first.
+pub fn names(separator: &str) -> String {
+    LEVELS.iter().rev().map(|level| level.name).collect::<Vec<_>>().join(separator)
+}
 
 /// The algorithms' inner halves, compiled for one instruction set.
 pub struct Kernels {
-    pub isa: Isa,
-    /// Float32 elements of a vector.
-    pub lanes: usize,
-    pub decode: Task<DecodePlan>,
-    pub decode_combine: Task<DecodePlan>,
-    pub prefill: Task<PrefillPlan>,
-    pub standard_scores: Task<StandardPlan>,
-    pub standard_values: Task<StandardPlan>,
-    pub merge: merge::Task,
+    pub level: &'static Level,
+    pub decode: Compiled<Task<DecodePlan>>,
+    pub decode_combine: Compiled<Task<DecodePlan>>,
+    pub prefill: Compiled<Task<PrefillPlan>>,
+    pub standard_scores: Compiled<Task<StandardPlan>>,
+    pub standard_values: Compiled<Task<StandardPlan>>,
+    pub merge: Compiled<merge::Task>,
 }
 
-/// Instantiates every algorithm for one vector type under its target features.
+/// Instantiates every algorithm for one vector type under its target features, as a level of this
+/// name and rank that is there when `detected` says so.
 ///
 /// `scores` and `values` are the register blocks of the two matrix products in `flash_prefill`, rows
 /// by vectors, chosen to fill the register file.
 macro_rules! instantiate {
-    ($isa:expr, $vector:ty,
+    ($name:literal, strength = $strength:literal, detected = $detected:expr, $vector:ty,
         scores = $key_rows:literal x $query_vectors:literal,
         values = $value_rows:literal x $value_vectors:literal
         $(, features = $features:literal)?) => {
         use crate::cpu::isa::Kernels;
+        use crate::cpu::level::{Compiled, Level};
         use crate::cpu::{flash_decode, flash_prefill, merge, standard_mha};
         use crate::merge::Merge;
         use crate::problem::Problem;
         use std::ops::Range;
 
-        pub static KERNELS: Kernels = Kernels {
-            isa: $isa,
+        pub static LEVEL: Level = Level {
+            name: $name,
+            strength: $strength,
             lanes: <$vector as Vector>::LANES,
-            decode,
-            decode_combine,
-            prefill,
-            standard_scores,
-            standard_values,
-            merge: merge_task,
+            detected: $detected,
+        };
+
+        pub static KERNELS: Kernels = Kernels {
+            level: &LEVEL,
+            decode: Compiled::new(&LEVEL, decode),
+            decode_combine: Compiled::new(&LEVEL, decode_combine),
+            prefill: Compiled::new(&LEVEL, prefill),
+            standard_scores: Compiled::new(&LEVEL, standard_scores),
+            standard_values: Compiled::new(&LEVEL, standard_values),
+            merge: Compiled::new(&LEVEL, merge_task),
         };
 
         $(#[target_feature(enable = $features)])?
@@ -170,7 +121,7 @@ macro_rules! instantiate {
 
             #[test]
             fn vector_keeps_its_contract() {
-                if $isa.detected() {
+                if (LEVEL.detected)() {
                     // SAFETY: this CPU has the instruction set.
                     unsafe { crate::cpu::tests::vector_contract::<$vector>() }
                 }

@@ -1,6 +1,6 @@
 //! NEON (Advanced SIMD), which every aarch64 CPU has: 4 lanes, 32 registers.
 
-use crate::cpu::isa::{Isa, instantiate};
+use crate::cpu::isa::instantiate;
 use crate::cpu::vector::Vector;
 use half::{bf16, f16};
 use std::arch::aarch64::*;
@@ -107,6 +107,10 @@ impl Vector for F32x4 {
         unsafe { Self(vmulq_f32(self.0, other.0)) }
     }
     #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        unsafe { Self(vdivq_f32(self.0, other.0)) }
+    }
+    #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
         // Not FMAX, which is NaN where either is, nor FMAXNM, which is the number.
         unsafe { Self(vbslq_f32(vcgtq_f32(self.0, other.0), self.0, other.0)) }
@@ -142,4 +146,5 @@ impl Vector for F32x4 {
 }
 
 // 24 registers of sums, four of columns and one factor at a time.
-instantiate!(Isa::Neon, F32x4, scores = 6 x 4, values = 6 x 4);
+// Part of the architecture.
+instantiate!("neon", strength = 1, detected = || true, F32x4, scores = 6 x 4, values = 6 x 4);

@@ -1,6 +1,6 @@
 //! Plain Rust arrays that every target's compiler turns into its baseline SIMD.
 
-use crate::cpu::isa::{Isa, instantiate};
+use crate::cpu::isa::instantiate;
 use crate::cpu::vector::Vector;
 use half::{bf16, f16};
 
@@ -82,6 +82,10 @@ impl Vector for F32x4 {
         self.zip(other, |a, b| a * b)
     }
     #[inline(always)]
+    unsafe fn div(self, other: Self) -> Self {
+        self.zip(other, |a, b| a / b)
+    }
+    #[inline(always)]
     unsafe fn max(self, other: Self) -> Self {
         self.zip(other, |a, b| if a > b { a } else { b })
     }
@@ -113,4 +117,4 @@ impl Vector for F32x4 {
     unsafe fn prefetch(_address: *const f32) {}
 }
 
-instantiate!(Isa::Portable, F32x4, scores = 6 x 2, values = 6 x 2);
+instantiate!("portable", strength = 0, detected = || true, F32x4, scores = 6 x 2, values = 6 x 2);

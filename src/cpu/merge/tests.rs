@@ -2,7 +2,8 @@
 
 use super::*;
 use crate::abi::*;
-use crate::cpu::isa::Isa;
+use crate::cpu::isa::LEVELS;
+use crate::cpu::level::Proven;
 use crate::cpu::table;
 use half::{bf16, f16};
 
@@ -120,7 +121,7 @@ fn expected(parts: &[(f64, Vec<f64>)], width: usize, base2: bool) -> (f64, Vec<f
     (max + sum.ln() / base.ln(), output.iter().map(|value| value / sum).collect())
 }
 
-fn check(case: &Case, isa_task: Task, numbers: &mut Numbers) {
+fn check(case: &Case, isa_task: Proven<Task>, numbers: &mut Numbers) {
     let [batch, q_len, heads, width] = case.shape;
     let indices: Vec<[usize; 3]> = (0..batch * q_len * heads)
         .map(|i| [i / heads / q_len, i / heads % q_len, i % heads])
@@ -255,9 +256,9 @@ fn check(case: &Case, isa_task: Task, numbers: &mut Numbers) {
 
 const TYPES: [kfa_dtype; 3] = [KFA_DTYPE_FP32, KFA_DTYPE_FP16, KFA_DTYPE_BF16];
 
-fn on_every_instruction_set(mut test: impl FnMut(Task)) {
-    let detected = Isa::ALL.iter().filter(|isa| isa.detected());
-    detected.for_each(|isa| test(table::kernels(*isa).merge));
+fn on_every_instruction_set(mut test: impl FnMut(Proven<Task>)) {
+    let detected = LEVELS.iter().filter(|level| (level.detected)());
+    detected.for_each(|level| test(table::kernels(level).merge.prove().unwrap()));
 }
 
 #[test]
