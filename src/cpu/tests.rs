@@ -16,6 +16,8 @@ use crate::reference::{self, Elements, Shape, Tensor};
 use crate::settings::Mode;
 use half::{bf16, f16};
 
+mod seams;
+
 /// SplitMix64 with a normal distribution on top.
 pub struct Random(pub u64);
 
@@ -331,6 +333,11 @@ fn check_all(cases: impl IntoIterator<Item = Case>) {
     for (seed, case) in cases.into_iter().enumerate() {
         check(case, seed as u64);
     }
+}
+
+/// How many of so many random cases to check: every n-th where `KFA_TEST_EVERY` is n.
+fn sweep_count(cases: u64) -> u64 {
+    cases / std::env::var("KFA_TEST_EVERY").map_or(1, |n| n.parse().expect("a number"))
 }
 
 /// Checks many cases, or every n-th where `KFA_TEST_EVERY` is n: an emulated CPU takes minutes over

@@ -64,7 +64,7 @@ pub struct Keys {
 pub struct Seen {
     /// By any of them.
     pub any: Range<usize>,
-    /// By each of them; empty ranges start within `any`.
+    /// By each of them; within `any`.
     pub all: Range<usize>,
 }
 
@@ -175,7 +175,7 @@ impl<'a> Tile<'a> {
         }
         let any = any.start.min(any.end)..any.end;
         let middle = all.start.clamp(any.start, any.end);
-        Seen { all: middle..all.end.max(middle), any }
+        Seen { all: middle..all.end.clamp(middle, any.end), any }
     }
 
     /// The rows of memory that the tile touches after the block before `next`: that block's keys and
