@@ -50,6 +50,18 @@ TEST_P(Softmax, SteadilyRisingScoresAreRescaledRight) {
   for (int32_t q_len : {1, 6}) with_scores(q_len, scores).run_and_compare();
 }
 
+TEST_P(Softmax, ValuesWhoseSumIsInRangeStayFinite) {
+  // The header's bound: 110 keys of 3e36 make 3.3e38.
+  for (int32_t q_len : {1, 6}) {
+    for (float value : {3e36f, -3e36f}) {
+      Problem problem = with_scores(q_len, std::vector<float>(110, 5.0f));
+      problem.value.fill(value);
+      problem.run();
+      for (float element : problem.output) ASSERT_NEAR(element / value, 1, 1e-5);
+    }
+  }
+}
+
 TEST_P(Softmax, EqualScoresGiveTheMean) {
   for (float score : {0.0f, -1e30f, 88.0f}) {
     SCOPED_TRACE(score);

@@ -1060,6 +1060,10 @@ kfa_status kfa_attention_desc_init_sized(struct kfa_attention_desc *desc, size_t
  * device, else in the device's primary context, and leaves the current context as it was. Tensors
  * must be memory of one device (managed memory serves too). On an error nothing is written.
  *
+ * Weighted values are summed in float32 before the sum is divided: where the number of keys that a
+ * row sees times the largest magnitude of their values stays below 3.4e38, no finite value becomes
+ * infinite; beyond it an output may be, although the mean is not.
+ *
  * @param[in] desc  the problem; see `kfa_attention_desc`.
  * @return `KFA_OK`, or a status whose message `kfa_last_error_message()` holds.
  *
