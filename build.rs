@@ -35,17 +35,17 @@ fn main() {
 fn generate_header() {
     use std::path::PathBuf;
     println!("cargo:rerun-if-changed=cbindgen.toml");
-    println!("cargo:rerun-if-changed=src/abi.rs");
+    println!("cargo:rerun-if-changed=src/abi");
     println!("cargo:rerun-if-changed=src/capi");
     let root = PathBuf::from(env::var("CARGO_MANIFEST_DIR").unwrap());
     let config = cbindgen::Config::from_file(root.join("cbindgen.toml")).unwrap();
-    // These files alone (cbindgen follows the modules of the second), so that no name from anywhere
+    // These files alone (cbindgen follows their modules), so that no name from anywhere
     // else gets into the header.
     let header = cbindgen::Builder::new()
-        .with_src(root.join("src/abi.rs"))
+        .with_src(root.join("src/abi/mod.rs"))
         .with_src(root.join("src/capi/mod.rs"))
         .with_config(config)
         .generate()
-        .expect("cbindgen reads src/abi.rs and src/capi");
+        .expect("cbindgen reads src/abi and src/capi");
     header.write_to_file(Path::new(&env::var("OUT_DIR").unwrap()).join("kfa.h"));
 }

@@ -15,3 +15,13 @@ fn header_is_current() {
     let checked_in = fs::read_to_string(CHECKED_IN).unwrap_or_default();
     assert!(generated == checked_in, "kfa.h is out of date: run `make header` and commit it");
 }
+
+#[test]
+fn header_shows_names_of_the_api_alone() {
+    let header = fs::read_to_string(concat!(env!("OUT_DIR"), "/kfa.h")).unwrap();
+    for line in header.lines() {
+        let ours = line.contains("kfa_") || line.contains("KFA_") || line.contains("KUIPER_");
+        let declares = line.starts_with("typedef ") || line.starts_with("#define ");
+        assert!(ours || !declares, "the crate's own in kfa.h: {line}");
+    }
+}

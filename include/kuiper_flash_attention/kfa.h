@@ -1,7 +1,7 @@
 /*
  * Kuiper FlashAttention: attention kernels behind a C ABI.
  *
- * Generated from src/abi.rs and src/capi by cbindgen; do not edit. `make header` writes it anew.
+ * Generated from src/abi and src/capi by cbindgen; do not edit. `make header` writes it anew.
  * SPDX-License-Identifier: MIT OR Apache-2.0
  */
 #ifndef KUIPER_FLASH_ATTENTION_KFA_H
