@@ -192,6 +192,7 @@ impl<'a> Merge<'a> {
             (false, _) => parts,
             // SAFETY: on the CPU the caller vouches for as many numbers.
             (true, Device::Cpu) => {
+                // SAFETY: the caller vouches for one entry more than there are rows.
                 let offsets = unsafe { slice::from_raw_parts(d.part_offsets, offsets) };
                 most_parts(offsets, parts_shape[1])?
             }

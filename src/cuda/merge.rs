@@ -4,7 +4,6 @@ use crate::cuda::driver::{self, Kernel, KernelParam, Launch};
 use crate::dtype::Dtype;
 use crate::error::{Error, Result};
 use crate::merge::{Layout, Merge};
-use std::ffi::c_void;
 use std::ptr::null;
 
 static MERGE: Kernel = Kernel::new("smxx/merge", "kfa_merge\0");

@@ -23,7 +23,6 @@ use crate::problem::Problem;
 use crate::settings::Mode;
 use driver::Scratch;
 use modules::{Code, MISSING, MODULES};
-use std::ffi::c_void;
 use table::Cuda;
 
 pub use driver::Scratch as DeviceScratch;
@@ -85,9 +84,9 @@ pub fn serves(p: &Problem) -> bool {
 }
 
 /// Enqueues a merge of partial results.
-pub fn merge(m: &Merge, stream: *mut c_void) -> Result<()> {
+pub fn merge(m: &Merge) -> Result<()> {
     built()?;
-    merge::merge(m, stream)
+    merge::merge(m)
 }
 
 /// Whether CUDA problems can be served at all.
