@@ -221,6 +221,9 @@ fn flags(codes: &[String]) -> Vec<String> {
         let of_arch: Vec<_> =
             codes.iter().filter(|code| suffix(code) == arch).map(String::as_str).collect();
         flags.push(format!("-gencode=arch=compute_{arch},code=[{}]", of_arch.join(",")));
+        if arch.ends_with('a') {
+            flags.push("-Xptxas=--warn-on-spills".to_owned());
+        }
     }
     flags
 }
@@ -240,6 +243,14 @@ fn compile(nvcc: &Path, kernels: &Path, unit: &Unit) {
     let text = String::from_utf8_lossy(&output.stderr).into_owned()
         + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "nvcc failed on {}:\n{text}", unit.source.display());
+    // ptxas only remarks that it gave a kernel of warpgroups up: took its registers away, made its matrix
+    // instructions wait for each other, or keeps registers of it in memory.
+    let spoilt = text.lines().find(|line| {
+        line.contains("(C7508)") || line.contains("(C751") || line.contains("spilled")
+    });
+    if unit.codes.iter().any(|code| code.ends_with('a')) {
+        assert!(spoilt.is_none(), "{}: {}", unit.source.display(), spoilt.unwrap_or_default());
+    }
     for line in text.lines() {
         println!("cargo:warning={}: {line}", unit.name);
     }

@@ -18,7 +18,6 @@ pub struct Caps {
     /// them, and the code that the device runs was compiled for 9.0 or later.
     pub clusters: bool,
     /// Tensor maps can be made: the level permits TMA, and the driver knows it.
-    #[allow(dead_code, reason = "for kernels that read by TMA")]
     pub tensor_maps: bool,
 }
 

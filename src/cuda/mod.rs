@@ -7,6 +7,7 @@ mod caps;
 mod driver;
 mod flash_decode;
 mod flash_prefill;
+mod flash_prefill_sm90;
 mod merge;
 mod modules;
 mod params;

@@ -6,7 +6,7 @@ use crate::cuda::caps::{self, Caps};
 use crate::cuda::driver::Gpu;
 use crate::cuda::modules::{MODULES, Module};
 use crate::cuda::reason::Lack;
-use crate::cuda::{flash_decode, flash_prefill, standard_mha};
+use crate::cuda::{flash_decode, flash_prefill, flash_prefill_sm90, standard_mha};
 use crate::error::Result;
 use crate::features::Features;
 use crate::settings::Mode;
@@ -25,7 +25,6 @@ pub enum Arch {
     /// `mma.sync`, `cp.async`: 8.0 and later.
     Sm80,
     /// `wgmma`, TMA: 9.0 alone.
-    #[allow(dead_code, reason = "the level of the Hopper kernels")]
     Sm90,
 }
 
@@ -80,6 +79,13 @@ static FLASH_DECODE: Algorithm = Algorithm {
     },
     run: |p, _, gpu| flash_decode::run(p, gpu),
 };
+static FLASH_PREFILL_SM90: Algorithm = Algorithm {
+    family: Mode::Flash,
+    serves: ALL,
+    supports: flash_prefill_sm90::supports,
+    workspace: flash_prefill_sm90::workspace,
+    run: |p, _, gpu| flash_prefill_sm90::run(p, gpu),
+};
 // Prefill keeps its scores in registers.
 static FLASH_PREFILL: Algorithm = Algorithm {
     family: Mode::Flash,
@@ -115,6 +121,11 @@ pub static TABLE: &[Row] = &[
         name: c"cuda.flash_decode.sm80",
         algorithm: &FLASH_DECODE,
         kernels: Launches { arch: Arch::Sm80, modules: flash_decode::MODULES },
+    },
+    Row {
+        name: c"cuda.flash_prefill.sm90",
+        algorithm: &FLASH_PREFILL_SM90,
+        kernels: Launches { arch: Arch::Sm90, modules: flash_prefill_sm90::MODULES },
     },
     Row {
         name: c"cuda.flash_prefill.sm80",

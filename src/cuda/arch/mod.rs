@@ -2,7 +2,7 @@
 //! stands in the lists of `kernels/`; here is how many blocks of it a device gets, and in what order.
 
 mod sm80;
-mod sm90;
+pub mod sm90;
 
 use crate::cuda::caps::Caps;
 use crate::problem::Problem;

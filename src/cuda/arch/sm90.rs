@@ -132,3 +132,18 @@ fn spread(plan: DecodePlan, blocks: usize, caps: &Caps) -> DecodePlan {
     let least_shared = if share <= 6 { bytes as u32 } else { 0 };
     DecodePlan { least_shared, ..plan }
 }
+
+/// Units of prefill that are walked together. Long tiles fill the device four times over before the next
+/// section's begin, and share keys and values in the L2 cache meanwhile; short ones are bound by memory,
+/// and even out its load where sections change often. `packs` of heads of a sequence are a unit each.
+pub fn prefill_section(p: &Problem, packs: usize, unit_tiles: usize, caps: &Caps) -> usize {
+    if !p.causal {
+        return 1;
+    }
+    let (units, sms) = (p.batch * packs, caps.sm_count as usize);
+    let tiles = (sms * unit_tiles / 6).clamp(sms, 4 * sms);
+    let bytes = p.kv_len * p.head_dim * 4 * p.kv_heads / packs;
+    let cached = if tiles == 4 * sms { caps.l2_bytes as usize / bytes.max(1) } else { 0 };
+    let most = tiles.div_ceil(unit_tiles).max(cached).clamp(1, units);
+    units.div_ceil(units.div_ceil(most))
+}

@@ -138,6 +138,14 @@ impl Gpu {
         self.device.caps()
     }
 
+    /// Enqueues zeros: `bytes`, in words of four.
+    pub fn zero(&self, data: *mut u8, bytes: usize) -> Result<()> {
+        // SAFETY: the caller of the C API vouches for the workspace; the context is current.
+        let result =
+            unsafe { sys::cuMemsetD32Async(data as sys::CUdeviceptr, 0, bytes / 4, self.stream) };
+        check(result, "zeroing the workspace's counters")
+    }
+
     /// Enqueues a kernel on the caller's stream.
     ///
     /// `params` are the kernel's, each by value and in its order: usually one struct, as in

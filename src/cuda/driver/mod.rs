@@ -21,5 +21,4 @@ pub use context::{load, load_all, planned_device};
 pub use launch::{Gpu, Kernel, KernelParam, Launch, enter, enter_with};
 pub use probe::probe;
 pub use scratch::Scratch;
-#[allow(unused_imports, reason = "for kernels that read by TMA")]
-pub use tensor_map::{Swizzle, TensorMap, TensorShape};
+pub use tensor_map::{TensorMap, TensorShape};

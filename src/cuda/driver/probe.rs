@@ -72,7 +72,7 @@ fn start() -> std::result::Result<Driver, String> {
         return Err("libcuda was not found: is an NVIDIA driver installed?".to_owned());
     }
     // What this file calls, by the names that the bindings look up.
-    const FUNCTIONS: [&str; 23] = [
+    const FUNCTIONS: [&str; 24] = [
         "cuCtxGetCurrent",
         "cuCtxGetDevice",
         "cuCtxGetId",
@@ -91,6 +91,7 @@ fn start() -> std::result::Result<Driver, String> {
         "cuLaunchKernelEx",
         "cuMemAlloc_v2",
         "cuMemFree_v2",
+        "cuMemsetD32Async",
         "cuModuleGetFunction",
         "cuModuleLoadData",
         "cuPointerGetAttribute",

@@ -1,5 +1,4 @@
 //! Tensor maps: how TMA is told where a tensor lies.
-#![allow(dead_code, reason = "for kernels that read by TMA")]
 
 use super::launch::KernelParam;
 use super::result::check;
@@ -27,18 +26,9 @@ pub struct TensorShape<'a> {
     pub sizes: &'a [u64],
     /// Bytes from one element to the next along each dimension after the first: multiples of 16.
     pub strides: &'a [u64],
-    /// Elements of a box along each dimension, up to 256; with a swizzle the innermost fill no more
-    /// bytes than that spans.
+    /// Elements of a box along each dimension, up to 256; the innermost fill 128 bytes at
+    /// most: that is what the swizzle spans.
     pub tile: &'a [u32],
-    pub swizzle: Swizzle,
-}
-
-/// How 16-byte chunks of a box are permuted in shared memory.
-#[derive(Clone, Copy)]
-pub enum Swizzle {
-    None,
-    /// Among the eight of 128 bytes, by the row modulo 8: what `SharedTile` does.
-    Bytes128,
 }
 
 impl TensorMap {
@@ -67,10 +57,8 @@ impl TensorMap {
                 shape.tile.as_ptr(),
                 [1; 5].as_ptr(),
                 sys::CUtensorMapInterleave::CU_TENSOR_MAP_INTERLEAVE_NONE,
-                match shape.swizzle {
-                    Swizzle::None => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_NONE,
-                    Swizzle::Bytes128 => CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
-                },
+                // Among the eight 16-byte chunks of 128 bytes, by the row modulo 8: what `SharedTile` does.
+                CUtensorMapSwizzle::CU_TENSOR_MAP_SWIZZLE_128B,
                 sys::CUtensorMapL2promotion::CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
                 sys::CUtensorMapFloatOOBfill::CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
             )
