@@ -4,16 +4,15 @@
 #include "common/copy.cuh"
 #include "common/listed.cuh"
 #include "sm90/attend_row.cuh"
+#include "sm90/movers.cuh"
 #include "sm90/softmax.cuh"
-#include "sm90/tiles.cuh"
-#include "sm90/tma.cuh"
 #include "sm90/wgmma.cuh"
 
 namespace kfa {
 
 /// How a block is cut: `GROUPS` warpgroups of 64 query rows each, and one more that moves data.
 template <int HEAD_DIM_, int ROWS_, int THREADS_, int SHARED_, int KEYS_, int QUERY_STAGES_, int KEY_STAGES_,
-          int VALUE_STAGES_, bool KEEP_SCORES_, int EARLY_>
+          int VALUE_STAGES_, int EARLY_>
 struct WarpgroupTile {
   static constexpr int HEAD_DIM = HEAD_DIM_;
   static constexpr int ROWS = ROWS_;
@@ -23,10 +22,6 @@ struct WarpgroupTile {
   static constexpr int QUERY_STAGES = QUERY_STAGES_;
   static constexpr int KEY_STAGES = KEY_STAGES_;
   static constexpr int VALUE_STAGES = VALUE_STAGES_;
-  /// Weights get registers of their own beside the scores, so that the keys' stage is free as soon as
-  /// they are multiplied. Else weights take the scores' place, and keys stay in case scores are asked
-  /// for again.
-  static constexpr bool KEEP_SCORES = KEEP_SCORES_;
   /// Sixteens of keys that are weighed before the product of the block before is waited for.
   static constexpr int EARLY = EARLY_;
 
@@ -77,130 +72,6 @@ __device__ __forceinline__ void init_barriers(uint32_t shared) {
   init(Shape::TILE_BOARD + TILE_EMPTY, 2, 3 + WARPS);
   fence_barriers();
 }
-
-// ---- the warps that move data ----------------------------------------------------------------------
-
-template <class Shape>
-__device__ __forceinline__ void load_queries_and_keys(
-    const KfaAttentionParams& p, const KfaPrefillSchedule& schedule, const CUtensorMap& queries,
-    const CUtensorMap& keys, uint32_t shared, TileReader tiles) {
-  const bool leader = threadIdx.x % 32 == 0;
-  const uint64_t keep = keep_in_l2(), once = read_once();
-  const int pack_groups = p.heads / p.kv_heads >> schedule.pack_shift;
-  Ring<Shape::QUERY_STAGES> query_ring;
-  Ring<Shape::KEY_STAGES> ring;
-#pragma unroll 1
-  for (Tile tile = tiles.next(); tile.blocks >= 0; tile = tiles.next()) {
-    const int batch = tile.unit / schedule.packs, pack = tile.unit % schedule.packs;
-    barrier_wait(shared + Shape::QUERY_EMPTY + 8 * query_ring.stage(), query_ring.parity() ^ 1);
-    if (leader) {
-      const uint32_t full = shared + Shape::QUERY_FULL + 8 * query_ring.stage();
-      barrier_expect(full, Shape::QUERY_BYTES);
-#pragma unroll
-      for (int i = 0; i < Shape::PANELS; i++) {
-        tma_load(shared + query_ring.stage() * Shape::QUERY_BYTES + i * Shape::ROWS * 128, queries, full, 64 * i, 0,
-                 tile.index * Shape::ROWS >> schedule.pack_shift, pack, batch, once);
-      }
-    }
-    query_ring.advance();
-#pragma unroll 1
-    for (int block = tile.blocks - 1; block >= 0; block--) {
-      barrier_wait(shared + Shape::KEY_EMPTY + 8 * ring.stage(), ring.parity() ^ 1);
-      if (leader) {
-        const uint32_t full = shared + Shape::KEY_FULL + 8 * ring.stage();
-        barrier_expect(full, Shape::BLOCK_BYTES);
-#pragma unroll
-        for (int i = 0; i < Shape::PANELS; i++) {
-          tma_load(shared + Shape::KEY_OFFSET + ring.stage() * Shape::BLOCK_BYTES + i * Shape::KEYS * 128, keys, full,
-                   64 * i, block * Shape::KEYS, pack / pack_groups, batch, keep);
-        }
-      }
-      ring.advance();
-    }
-  }
-}
-
-/// Rows from `keys` to the end of its block lie in the cache but are no keys: they may hold anything,
-/// and zero times anything must be zero.
-template <class Shape>
-__device__ __forceinline__ void load_values(
-    const KfaAttentionParams& p, const KfaPrefillSchedule& schedule, const CUtensorMap& values, int keys,
-    uint32_t shared, TileReader tiles) {
-  const int lane = threadIdx.x % 32;
-  const uint64_t keep = keep_in_l2();
-  const int pack_groups = p.heads / p.kv_heads >> schedule.pack_shift;
-  Ring<Shape::VALUE_STAGES> ring;
-  Ring<1> ragged_ring;
-#pragma unroll 1
-  for (Tile tile = tiles.next(); tile.blocks >= 0; tile = tiles.next()) {
-    const int batch = tile.unit / schedule.packs, pack = tile.unit % schedule.packs;
-#pragma unroll 1
-    for (int block = tile.blocks - 1; block >= 0; block--) {
-      barrier_wait(shared + Shape::VALUE_EMPTY + 8 * ring.stage(), ring.parity() ^ 1);
-      const uint32_t stage = shared + Shape::VALUE_OFFSET + ring.stage() * Shape::BLOCK_BYTES;
-      const uint32_t full = shared + Shape::VALUE_FULL + 8 * ring.stage();
-      const bool ragged = p.pos && (block + 1) * Shape::KEYS > keys;
-      if (lane == 0) {
-        const uint32_t loaded = ragged ? shared + Shape::VALUE_RAGGED : full;
-        barrier_expect(loaded, Shape::BLOCK_BYTES);
-#pragma unroll
-        for (int i = 0; i < Shape::PANELS; i++) {
-          tma_load(stage + i * Shape::KEYS * 128, values, loaded, 64 * i, block * Shape::KEYS, pack / pack_groups,
-                   batch, keep);
-        }
-      }
-      if (ragged) {
-        barrier_wait(shared + Shape::VALUE_RAGGED, ragged_ring.parity());
-        ragged_ring.advance();
-        const int first = keys - block * Shape::KEYS;
-#pragma unroll 1
-        for (int i = 0; i < Shape::PANELS; i++) {
-#pragma unroll 1
-          for (int at = first * 128 + lane * 16; at < Shape::KEYS * 128; at += 512) {
-            asm volatile("st.shared.v4.b32 [%0], {%1, %1, %1, %1};\n" ::"r"(stage + i * Shape::KEYS * 128 + at),
-                         "r"(0)
-                         : "memory");
-          }
-        }
-        fence_async_proxy();
-        __syncwarp();
-        if (lane == 0) barrier_arrive(full);
-      }
-      ring.advance();
-    }
-  }
-}
-
-template <class Shape>
-__device__ __forceinline__ void store_outputs(
-    const KfaPrefillSchedule& schedule, const CUtensorMap& outputs, uint32_t shared, TileReader tiles) {
-  const bool leader = threadIdx.x % 32 == 0;
-  Ring<Shape::QUERY_STAGES> ring;
-#pragma unroll 1
-  for (Tile tile = tiles.next(); tile.blocks >= 0; tile = tiles.next()) {
-    const int batch = tile.unit / schedule.packs, pack = tile.unit % schedule.packs;
-    const uint32_t stage = shared + ring.stage() * Shape::QUERY_BYTES;
-#pragma unroll 1
-    for (int group = 0; group < Shape::GROUPS; group++) {
-      barrier_wait(shared + Shape::OUTPUT_FULL + 8 * (group * Shape::QUERY_STAGES + ring.stage()), ring.parity());
-      if (leader) {
-#pragma unroll
-        for (int i = 0; i < Shape::PANELS; i++) {
-          tma_store(outputs, stage + i * Shape::ROWS * 128 + group * 64 * 128, 64 * i, 0,
-                    tile.index * Shape::ROWS + group * 64 >> schedule.pack_shift, pack, batch);
-        }
-        tma_commit();
-      }
-    }
-    if (leader) {
-      tma_wait_read();
-      barrier_arrive(shared + Shape::QUERY_EMPTY + 8 * ring.stage());
-    }
-    ring.advance();
-  }
-}
-
-// ---- the warps that compute ------------------------------------------------------------------------
 
 /// One warpgroup's 64 rows of each tile.
 template <class T, class Shape>
@@ -339,7 +210,7 @@ struct Attention {
     }
   }
 
-  /// Puts weights that stand in the scores' place right: from the scores, computed once more.
+  /// Puts the weights of such rows right, from their scores, computed once more.
   __device__ __forceinline__ void weigh_again(
       float (&scores)[SCORES], float (&sum)[2], RowPair& rows, const Tile& tile, int block, bool masked) {
     bool again[2];
@@ -358,11 +229,7 @@ struct Attention {
       sum[r] = 0.f;
 #pragma unroll
       for (int i = 0; i < SCORES / 4; i++) {
-#pragma unroll
-        for (int j = 4 * i + 2 * r; j < 4 * i + 2 * r + 2; j++) {
-          scores[j] = exp2_approx(fmaf(scores[j], schedule.scale, -shift));
-        }
-        sum[r] += scores[4 * i + 2 * r] + scores[4 * i + 2 * r + 1];
+        sum[r] += weigh_pair<T>(scores[4 * i + 2 * r], scores[4 * i + 2 * r + 1], shift, schedule.scale);
       }
     }
   }
@@ -379,7 +246,7 @@ struct Attention {
     if (block >= first_masked(tile)) mask(scores, tile, block);
     first_shift(rows, scores, schedule.scale);
     const float shift[2] = {finite_shift(rows.shift[0]), finite_shift(rows.shift[1])};
-    weigh<0, STEPS>(scores, rows.sum, shift, schedule.scale);
+    weigh<T, 0, STEPS>(scores, rows.sum, shift, schedule.scale);
     round_weights<T, 0, STEPS>(weights, scores);
     if (block > 0) wait_for_keys(key_ring);
     wait_for_values(value_ring);
@@ -397,11 +264,7 @@ struct Attention {
     named_arrive(1 + (group + 1) % Shape::GROUPS, 256);
     wgmma_wait<1>();
     pin(scores);
-    Ring<Shape::KEY_STAGES> next_keys = key_ring.next();
-    if constexpr (Shape::KEEP_SCORES) {
-      free_keys();
-      next_keys = key_ring;
-    }
+    const Ring<Shape::KEY_STAGES> next_keys = key_ring.next();
     float shift[2] = {rows.shift[0], rows.shift[1]};
     if constexpr (MASKED) {
       mask(scores, tile, block);
@@ -413,18 +276,8 @@ struct Attention {
     bool ready = barrier_test(shared + Shape::VALUE_FULL + 8 * next_values.stage(), next_values.parity());
     if (block > 0) ready &= barrier_test(shared + Shape::KEY_FULL + 8 * next_keys.stage(), next_keys.parity());
     float sum[2] = {0.f, 0.f};
-    uint32_t rounded[Shape::KEEP_SCORES ? STEPS : 1][4];
-    if constexpr (Shape::KEEP_SCORES) {
-      weigh_apart(scores, sum, rounded, shift);
-#pragma unroll
-      for (int k = 0; k < STEPS; k++) {
-#pragma unroll
-        for (int i = 0; i < 4; i++) asm volatile("" : "+r"(rounded[k][i])::"memory");
-      }
-    } else {
-      weigh<0, Shape::EARLY>(scores, sum, shift, schedule.scale);
-      pin(scores);
-    }
+    weigh<T, 0, Shape::EARLY>(scores, sum, shift, schedule.scale);
+    pin(scores);
     // A branch, and as such a wall: in one basic block with the softmax, the wait below is moved above
     // it, and nothing overlaps.
     if (!ready) {
@@ -435,50 +288,16 @@ struct Attention {
     pin(output);
     pin(weights);
     free_values();
-    if constexpr (Shape::KEEP_SCORES) {
-      if (beyond(sum)) {
-        bool again[2];
-        rows_beyond(again, sum);
-        new_shift(rows, again, scores, output, schedule.scale);
-        const float shifts[2] = {finite_shift(rows.shift[0]), finite_shift(rows.shift[1])};
-        sum[0] = sum[1] = 0.f;
-        weigh_apart(scores, sum, rounded, shifts);
-      }
-#pragma unroll
-      for (int k = 0; k < STEPS; k++) {
-#pragma unroll
-        // Not a mere copy, which the compiler would undo and write to what the product still reads.
-        for (int i = 0; i < 4; i++) weights[k][i] = rounded[k][i] ^ schedule.zero;
-      }
-    } else {
-      round_weights<T, 0, Shape::EARLY>(weights, scores);
-      weigh<Shape::EARLY, STEPS>(scores, sum, shift, schedule.scale);
-      round_weights<T, Shape::EARLY, STEPS>(weights, scores);
-      if (beyond(sum)) {
-        weigh_again(scores, sum, rows, tile, block, MASKED);
-        round_weights<T, 0, STEPS>(weights, scores);
-      }
-      free_keys();
+    round_weights<T, 0, Shape::EARLY>(weights, scores);
+    weigh<T, Shape::EARLY, STEPS>(scores, sum, shift, schedule.scale);
+    round_weights<T, Shape::EARLY, STEPS>(weights, scores);
+    if (beyond(sum)) {
+      weigh_again(scores, sum, rows, tile, block, MASKED);
+      round_weights<T, 0, STEPS>(weights, scores);
     }
+    free_keys();
     rows.sum[0] += sum[0];
     rows.sum[1] += sum[1];
-  }
-
-  /// weigh() and round_weights() that leave the scores as they are.
-  __device__ __forceinline__ void weigh_apart(
-      const float (&scores)[SCORES], float (&sum)[2], uint32_t (&rounded)[Shape::KEEP_SCORES ? STEPS : 1][4],
-      const float (&shift)[2]) const {
-#pragma unroll
-    for (int k = 0; k < STEPS; k++) {
-#pragma unroll
-      for (int i = 0; i < 4; i++) {
-        const int r = i % 2;
-        const float x = exp2_approx(fmaf(scores[8 * k + 2 * i], schedule.scale, -shift[r]));
-        const float y = exp2_approx(fmaf(scores[8 * k + 2 * i + 1], schedule.scale, -shift[r]));
-        sum[r] += x + y;
-        rounded[k][i] = pack<T>(x, y);
-      }
-    }
   }
 
   /// Normalises the output and stages it in the warpgroup's own query rows, which nobody reads any more.

@@ -19,8 +19,6 @@ struct KfaPrefillSchedule {
   int32_t section;
   /// The factor of scores, in powers of two: not negative.
   float scale;
-  /// Is 0, which the compiler cannot know.
-  uint32_t zero;
 };
 
-static_assert(sizeof(KfaPrefillSchedule) == 40, "keep in step with src/cuda/flash_prefill_sm90.rs");
+static_assert(sizeof(KfaPrefillSchedule) == 32, "keep in step with src/cuda/flash_prefill_sm90.rs");

@@ -2,6 +2,8 @@
 // block's weights come out too large for it.
 #pragma once
 
+#include <type_traits>
+
 #include "common/dtype.cuh"
 #include "common/mma.cuh"
 
@@ -61,17 +63,27 @@ __device__ __forceinline__ void first_shift(RowPair& rows, const float (&scores)
   }
 }
 
+/// Two scores of a row become weights; their sum. In fp16 the sum is that of the rounded ones, so that
+/// rounding shifts weight between keys but takes none away; bf16 is too coarse for that to show.
+template <class T>
+__device__ __forceinline__ float weigh_pair(float& x, float& y, float shift, float scale) {
+  x = exp2_approx(fmaf(x, scale, -shift));
+  y = exp2_approx(fmaf(y, scale, -shift));
+  if constexpr (std::is_same_v<T, __half>) {
+    const uint32_t pair = pack<__half>(x, y);
+    const float2 rounded = __half22float2(reinterpret_cast<const __half2&>(pair));
+    x = rounded.x;
+    y = rounded.y;
+  }
+  return x + y;
+}
+
 /// Scores of keys from..to (in sixteens) become weights, which `sum` gathers.
-template <int FROM, int TO, int COUNT>
+template <class T, int FROM, int TO, int COUNT>
 __device__ __forceinline__ void weigh(float (&scores)[COUNT], float (&sum)[2], const float (&shift)[2], float scale) {
 #pragma unroll
-  for (int i = 2 * FROM; i < 2 * TO; i++) {
-#pragma unroll
-    for (int j = 0; j < 4; j++) {
-      scores[4 * i + j] = exp2_approx(fmaf(scores[4 * i + j], scale, -shift[j / 2]));
-    }
-    sum[0] += scores[4 * i] + scores[4 * i + 1];
-    sum[1] += scores[4 * i + 2] + scores[4 * i + 3];
+  for (int i = 4 * FROM; i < 4 * TO; i++) {
+    sum[i % 2] += weigh_pair<T>(scores[2 * i], scores[2 * i + 1], shift[i % 2], scale);
   }
 }
 

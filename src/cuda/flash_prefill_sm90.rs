@@ -56,10 +56,9 @@ struct Schedule {
     tiles: i32,
     section: i32,
     scale: f32,
-    zero: u32,
 }
 
-const _: () = assert!(size_of::<Schedule>() == 40, "keep in step with kernels/sm90/schedule.h");
+const _: () = assert!(size_of::<Schedule>() == 32, "keep in step with kernels/sm90/schedule.h");
 
 // SAFETY: repr(C), and both sides assert the size.
 unsafe impl KernelParam for Schedule {}
@@ -162,7 +161,6 @@ pub fn run(p: &Problem, gpu: &Gpu) -> Result<()> {
         tiles: tiles as i32,
         section: sm90::prefill_section(p, packs, unit_tiles, gpu.caps()) as i32,
         scale: p.scale * LOG2_E,
-        zero: 0,
     };
     let launch = Launch {
         grid: [tiles.min(gpu.caps().sm_count as usize) as u32, 1, 1],
