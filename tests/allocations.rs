@@ -6,6 +6,7 @@ use kuiper_flash_attention::capi::attention::{
     kfa_attention_desc_init_sized, kfa_attention_forward, kfa_attention_supported,
     kfa_attention_workspace_size,
 };
+use kuiper_flash_attention::capi::kernels::kfa_get_mha_kernel;
 use kuiper_flash_attention::capi::process::kfa_set_num_threads;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::mem::MaybeUninit;
@@ -116,6 +117,50 @@ fn asking_whether_a_problem_is_served_allocates_nothing_and_is_quick() {
     }
 }
 
+/// Engines ask the getter for every token and layer, and call what it gives, which brings its own
+/// working memory.
+fn the_engines_mha_kernel_allocates_nothing() {
+    let (heads, kv_heads, head_size, seq_len) = (8, 4, 64, 5000);
+    let kv_dim = kv_heads * head_size;
+    let mut memory = [heads * head_size, heads * head_size, seq_len * kv_dim, seq_len * kv_dim]
+        .map(|size| vec![0.25f32; size as usize]);
+    let [output, query, key, value] = memory.each_mut().map(|floats| kfa_tensor {
+        data: floats.as_mut_ptr().cast(),
+        size: floats.len() as i64,
+        dtype: KFA_DTYPE_FP32,
+        device: KFA_DEVICE_CPU,
+    });
+    let score = std::ptr::null();
+    let stream = std::ptr::null_mut();
+    let mha = || {
+        let kernel = kfa_get_mha_kernel(KFA_DEVICE_CPU).expect("the CPU has kernels");
+        // SAFETY: the tensors are of the sizes that the numbers say.
+        let status = unsafe {
+            kernel(
+                seq_len - 1,
+                heads,
+                0,
+                seq_len,
+                kv_dim,
+                heads / kv_heads,
+                head_size,
+                &output,
+                &query,
+                score,
+                &key,
+                &value,
+                KFA_DEVICE_CPU,
+                stream,
+            )
+        };
+        assert_eq!(status, KFA_OK);
+    };
+    (0..200).for_each(|_| mha());
+    let before = CALLS.load(Ordering::SeqCst);
+    (0..20).for_each(|_| mha());
+    assert_eq!(CALLS.load(Ordering::SeqCst), before, "the MHA kernel allocates");
+}
+
 // One test, as all of the process's allocations are counted.
 #[test]
 fn warm_calls_do_not_allocate() {
@@ -127,6 +172,7 @@ fn warm_calls_do_not_allocate() {
             assert_eq!(found, (0, 0), "q_len {q_len}, kv_len {kv_len}, mode {mode}");
         }
     }
+    the_engines_mha_kernel_allocates_nothing();
     // Long enough for the pool: one helper, one job a call, and a list of jobs now and then.
     let (calls, bytes) = allocations(520, 520, KFA_ATTENTION_MODE_FLASH, 20);
     assert!(calls <= 21 && bytes <= 20 * 64 + 4096, "{calls} allocations, {bytes} bytes");
