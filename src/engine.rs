@@ -251,7 +251,11 @@ fn checked_size(tensor: &kfa_tensor, name: &str, device: Device) -> Result<usize
             tensor.size
         )));
     }
-    if Device::from_c(tensor.device, &format!("{name}.device"))? != device {
+    let there = match device {
+        Device::Cpu => KFA_DEVICE_CPU,
+        Device::Cuda => KFA_DEVICE_CUDA,
+    };
+    if tensor.device != there {
         return Err(Error::invalid(format!(
             "{name}.device is {}; expected the device of the call ({device:?})",
             tensor.device
