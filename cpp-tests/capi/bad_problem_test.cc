@@ -421,28 +421,10 @@ struct Unserved {
 
 // Valid, but more than any kernel of this version computes.
 std::vector<Unserved> unserved() {
-  static const kfa_quant kQuant{sizeof(kfa_quant), KFA_DTYPE_FP32, floats, nullptr, 0, 0, 0, 0, 0, 0};
   return {
       {"batch_invariant", [](Problem& p) { p.desc.flags = KFA_FLAG_BATCH_INVARIANT; },
        "KFA_FLAG_BATCH_INVARIANT"},
       {"fast_math", [](Problem& p) { p.desc.flags = KFA_FLAG_FAST_MATH; }, "KFA_FLAG_FAST_MATH"},
-      {"additive_mask",
-       [](Problem& p) { p.desc.mask.kind = KFA_MASK_ADDITIVE, p.desc.mask.data = floats; },
-       "an additive mask"},
-      {"boolean_mask",
-       [](Problem& p) { p.desc.mask.kind = KFA_MASK_BOOLEAN, p.desc.mask.data = floats; },
-       "a boolean mask"},
-      {"bit_mask", [](Problem& p) { p.desc.mask.kind = KFA_MASK_BITS, p.desc.mask.data = floats; },
-       "a bit mask"},
-      {"pages",
-       [](Problem& p) {
-         p.desc.page_table = ints, p.desc.page_size = 4, p.desc.pages = 6;
-       },
-       "page_size"},
-      {"int8_keys", [](Problem& p) { p.desc.key.dtype = KFA_DTYPE_INT8, p.desc.key_quant = &kQuant; },
-       "quantised keys"},
-      {"fp8_values", [](Problem& p) { p.desc.value.dtype = KFA_DTYPE_FP8_E4M3; },
-       "quantised values"},
       {"pos_device", [](Problem& p) { p.desc.pos_device = ints; }, "pos_device"},
       {"threads", [](Problem& p) { p.desc.threads = 3; }, "threads"},
   };
@@ -471,16 +453,6 @@ TEST(NotServed, IsRefusedByEveryQueryAndNamed) {
   }
 }
 
-// Known to the validator, but no kernel takes them together: explain says so.
-void add_types(List& list) {
-  const auto mixed = [&list](const char* label, const std::function<void(Problem&)>& spoil) {
-    list.add(label, spoil, {"fp16", "fp32"}, KFA_ERROR_UNSUPPORTED, false);
-  };
-  mixed("half_query_alone", [](Problem& p) { p.desc.query.dtype = KFA_DTYPE_FP16; });
-  mixed("half_output_alone", [](Problem& p) { p.desc.output.dtype = KFA_DTYPE_FP16; });
-  mixed("half_key_alone", [](Problem& p) { p.desc.key.dtype = KFA_DTYPE_FP16; });
-}
-
 std::vector<BadProblem> bad_problems() {
   List list;
   add_sizes_and_enums(list);
@@ -490,7 +462,6 @@ std::vector<BadProblem> bad_problems() {
   add_pointers(list);
   add_overlaps(list);
   add_contradictions(list);
-  add_types(list);
   return list.cases;
 }
 

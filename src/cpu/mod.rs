@@ -1,13 +1,16 @@
 //! The CPU backend: picks the first entry of the table that accepts a problem, and runs it.
 
 mod board;
+mod cache;
 mod caps;
+mod dequantise;
 mod flash_decode;
 mod flash_prefill;
 mod float_state;
 mod heuristics;
 mod isa;
 mod level;
+mod mask;
 mod merge;
 mod pool;
 mod product;

@@ -4,19 +4,26 @@
 //! Every head reads its own keys and values, as engines do; up to four query rows of a head share
 //! each read. The first pass ends before the second begins, so all scores of the rows in flight
 //! lie in the workspace at once: that memory is what flash attention saves.
+//!
+//! It serves every problem, the fused step apart: whatever lies in the cache, and masks. Only these cut
+//! a row's keys into runs; a plain problem has one.
 
 use crate::choice::score_workspace;
+use crate::cpu::cache::{self, HeadCache};
 use crate::cpu::heuristics::STANDARD_ROWS as ROWS;
 use crate::cpu::level::{Proven, Task};
-use crate::cpu::reason::Reason;
-use crate::cpu::rows::{self, CacheRows};
+use crate::cpu::mask::{self, HIDDEN, RowMask};
+use crate::cpu::rows;
 use crate::cpu::scores::pass_of;
 use crate::cpu::softmax::Finisher;
-use crate::cpu::vector::{Element, MAX_LANES, Vector, with_element};
-use crate::cpu::{require_dtypes, threads};
+use crate::cpu::threads;
+use crate::cpu::vector::{MAX_LANES, Vector, with_element};
 use crate::error;
-use crate::problem::{Problem, Sequence, View};
+use crate::problem::{Problem, Sequence};
 use std::ops::Range;
+
+/// Keys that a mask is looked at together for.
+const PANEL: usize = 512;
 
 /// Which query rows are in flight, and where their scores lie.
 pub struct StandardPlan {
@@ -66,25 +73,10 @@ impl Block<'_> {
         unsafe { self.p.visible.row(&self.sequence, self.row + r) }
     }
 
-    /// The rows of the cache that hold some keys or values of the block's head.
-    unsafe fn cache<E: Element>(
-        &self,
-        view: &View,
-        keys: Range<usize>,
-        head_dim: usize,
-    ) -> CacheRows<E> {
-        let s = &self.sequence;
-        // Where there are none there may be no memory either.
-        let first = keys.start.min(s.kv_end.saturating_sub(1));
-        CacheRows {
-            // SAFETY: the keys are the sequence's.
-            first: unsafe {
-                view.head(s.cache_batch, s.cache_row + first, self.head / self.p.group())
-            },
-            stride: view.row_stride,
-            count: keys.len(),
-            head_dim,
-        }
+    /// What the mask says to a row of the block.
+    unsafe fn mask(&self, r: usize) -> Option<RowMask> {
+        // SAFETY: the caller keeps `r` below the block's rows.
+        unsafe { RowMask::of(self.p, &self.sequence, self.batch, self.head, self.row + r) }
     }
 
     /// A row's place among the query's, the output's and the LSE's: its batch entry and row.
@@ -93,8 +85,11 @@ impl Block<'_> {
     }
 }
 
-pub fn supports(p: &Problem) -> Result<(), Reason> {
-    require_dtypes(p)
+/// The parts of a task's scratch, in either pass: queries or sums, what a mask adds, dequantised rows.
+fn scratch_parts(p: &Problem) -> [usize; 3] {
+    let width = p.head_dim.max(p.value_head_dim).next_multiple_of(MAX_LANES);
+    let biases = if p.scores.mask.is_some() { ROWS * PANEL } else { 0 };
+    [ROWS * width, biases, cache::scratch_floats(p)]
 }
 
 /// Processes as many query rows at a time as the workspace holds scores of.
@@ -104,7 +99,7 @@ pub fn run(
     values: Proven<Task<StandardPlan>>,
 ) -> error::Result<()> {
     let rows_in_flight = p.q_len.min(p.workspace_size / score_workspace(p).min);
-    let scratch = ROWS * p.head_dim.max(p.value_head_dim).next_multiple_of(MAX_LANES);
+    let scratch = scratch_parts(p).iter().sum();
     for first_row in (0..p.q_len).step_by(rows_in_flight) {
         let rows = rows_in_flight.min(p.q_len - first_row);
         let plan = StandardPlan { first_row, rows, blocks: rows.div_ceil(ROWS) };
@@ -131,18 +126,10 @@ pub unsafe fn scores<V: Vector>(
     task: usize,
     scratch: &mut [f32],
 ) {
-    // SAFETY: the caller's; the element type is the keys' own.
-    unsafe { with_element!(p.key.dtype, E => score_and_weigh::<V, E>(p, plan, task, scratch)) }
-}
-
-#[inline(always)]
-unsafe fn score_and_weigh<V: Vector, E: Element>(
-    p: &Problem,
-    plan: &StandardPlan,
-    task: usize,
-    scratch: &mut [f32],
-) {
+    let [queries, biases, _] = scratch_parts(p);
     let query = scratch.as_mut_ptr();
+    let bias = query.wrapping_add(queries);
+    let dequantised = bias.wrapping_add(biases);
     let (scale, pass) = pass_of(p);
     let finisher = Finisher::of(p);
     // SAFETY: the block's rows and the keys they see are inside the problem; scratch holds ROWS
@@ -162,22 +149,60 @@ unsafe fn score_and_weigh<V: Vector, E: Element>(
                 rows::scale_query::<V, Q>(from, scale, p.head_dim, query.add(r * query_stride));
             });
         }
-        if first < end {
-            let keys = block.cache::<E>(&p.key, first..end, p.head_dim);
-            rows::score::<V, E>(block.rows, query, keys, block.scores.add(first), p.kv_len);
+        let masked = p.scores.mask.is_some();
+        let keys = HeadCache::keys(p, &block.sequence, block.batch, block.head / p.group());
+        let panel = if masked { PANEL } else { end.max(1) };
+        for start in (first..end).step_by(panel) {
+            let panel = start..end.min(start + panel);
+            for r in 0..block.rows {
+                if let Some(mask) = block.mask(r) {
+                    let biases = std::slice::from_raw_parts_mut(bias.add(r * PANEL), panel.len());
+                    biases.fill(HIDDEN);
+                    let keys = clip(&block.visible(r), &panel);
+                    mask.fill(keys.clone(), biases.as_mut_ptr().add(keys.start - start));
+                }
+            }
+            // A key that no row of the block sees is not read.
+            let shown = |key: usize| (0..block.rows).any(|r| *bias.add(r * PANEL + key) != HIDDEN);
+            mask::runs(panel.len(), masked, shown, |shown| {
+                let mut left = start + shown.start..start + shown.end;
+                while !left.is_empty() {
+                    let run = keys.run(left.clone(), dequantised);
+                    let to = block.scores.add(left.start);
+                    with_element!(run.dtype, E => {
+                        rows::score::<V, E>(block.rows, query, run.rows::<E>(), to, p.kv_len);
+                    });
+                    left.start += run.count;
+                }
+            });
+            for r in 0..block.rows {
+                let keys = clip(&block.visible(r), &panel);
+                let scores = block.scores.add(r * p.kv_len + keys.start);
+                if let Some(pass) = &pass {
+                    let own = p.visible.position(&block.sequence, block.row + r);
+                    let slope = pass.slope(block.batch, block.head);
+                    pass.row::<V>(scores, keys.len(), slope, own - keys.start as i64);
+                }
+                if masked {
+                    mask::add::<V>(scores, bias.add(r * PANEL + keys.start - start), keys.len());
+                }
+            }
         }
         for r in 0..block.rows {
             let visible = block.visible(r);
             let scores = block.scores.add(r * p.kv_len + visible.start);
-            if let Some(pass) = &pass {
-                let own = p.visible.position(&block.sequence, block.row + r);
-                let slope = pass.slope(block.batch, block.head);
-                pass.row::<V>(scores, visible.len(), slope, own - visible.start as i64);
-            }
             let max = rows::max::<V>(scores, visible.len());
-            let sum = rows::exponentiate::<V>(scores, visible.len(), max);
+            // Hidden keys keep their score, by which the second pass knows them.
+            let shown = |key: usize| *scores.add(key) != HIDDEN;
+            let mut sum = 0.0;
+            mask::runs(visible.len(), masked, shown, |keys| {
+                sum += rows::exponentiate::<V>(scores.add(keys.start), keys.len(), max);
+            });
             let finish = finisher.finish(block.head, max, sum);
-            rows::scale_row::<V, f32>(scores, finish.factor, visible.len(), scores);
+            mask::runs(visible.len(), masked, shown, |keys| {
+                let weights = scores.add(keys.start);
+                rows::scale_row::<V, f32>(weights, finish.factor, keys.len(), weights);
+            });
             let (batch, row) = block.place(r);
             let lse = p.lse_at(batch, block.head, row);
             if !lse.is_null() {
@@ -198,51 +223,63 @@ pub unsafe fn values<V: Vector>(
     task: usize,
     scratch: &mut [f32],
 ) {
-    // SAFETY: the caller's; the element type is the values' own.
-    unsafe { with_element!(p.value.dtype, E => sum_values::<V, E>(p, plan, task, scratch)) }
-}
-
-#[inline(always)]
-unsafe fn sum_values<V: Vector, E: Element>(
-    p: &Problem,
-    plan: &StandardPlan,
-    task: usize,
-    scratch: &mut [f32],
-) {
+    let [sums, biases, _] = scratch_parts(p);
+    let dequantised = scratch.as_mut_ptr().wrapping_add(sums + biases);
     let sums = scratch.as_mut_ptr();
     let dim = p.value_head_dim;
     // SAFETY: as in the first pass.
     unsafe {
         let block = plan.block(p, task);
         sums.write_bytes(0, block.rows * dim);
+        let masked = p.scores.mask.is_some();
+        let values = HeadCache::values(p, &block.sequence, block.batch, block.head / p.group());
+        let add = |r: usize, rows: usize, mut keys: Range<usize>| {
+            while !keys.is_empty() {
+                let run = values.run(keys.clone(), dequantised);
+                let weights = block.scores.add(r * p.kv_len + keys.start);
+                with_element!(run.dtype, E => {
+                    let values = run.rows::<E>();
+                    rows::accumulate::<V, E>(rows, weights, p.kv_len, values, sums.add(r * dim), dim);
+                });
+                keys.start += run.count;
+            }
+        };
         // The keys that every row sees are summed together, the others row by row: a key that a row
         // does not see must not touch it, whatever its value holds.
-        let (mut first, mut end) = (0, if block.rows == ROWS { p.kv_len } else { 0 });
+        let whole = block.rows == ROWS && !masked;
+        let (mut first, mut end) = (0, if whole { p.kv_len } else { 0 });
         for r in 0..block.rows {
             let visible = block.visible(r);
             (first, end) = (first.max(visible.start), end.min(visible.end));
         }
         let common = first..end.max(first);
-        if !common.is_empty() {
-            let values = block.cache::<E>(&p.value, common.clone(), dim);
-            let weights = block.scores.add(common.start);
-            rows::accumulate::<V, E>(ROWS, weights, p.kv_len, values, sums, dim);
-        }
+        add(0, ROWS, common.clone());
         for r in 0..block.rows {
-            let row = sums.add(r * dim);
             let visible = block.visible(r);
             let before = visible.start..common.start.min(visible.end);
             let after = common.end.max(visible.start)..visible.end;
             for keys in [before, after].into_iter().filter(|keys| !keys.is_empty()) {
                 let weights = block.scores.add(r * p.kv_len + keys.start);
-                let values = block.cache::<E>(&p.value, keys, dim);
-                rows::accumulate::<V, E>(1, weights, p.kv_len, values, row, dim);
+                mask::runs(
+                    keys.len(),
+                    masked,
+                    |key| *weights.add(key) != HIDDEN,
+                    |shown| {
+                        add(r, 1, keys.start + shown.start..keys.start + shown.end);
+                    },
+                );
             }
             with_element!(p.output.dtype, O => {
                 let (batch, at) = block.place(r);
                 let to = p.output.head::<O>(batch, at, block.head);
-                rows::scale_row::<V, O>(row, 1.0, dim, to);
+                rows::scale_row::<V, O>(sums.add(r * dim), 1.0, dim, to);
             });
         }
     }
+}
+
+/// The part of a range that lies in another; an empty one lies in it as well.
+fn clip(range: &Range<usize>, within: &Range<usize>) -> Range<usize> {
+    let start = range.start.clamp(within.start, within.end);
+    start..range.end.clamp(start, within.end)
 }

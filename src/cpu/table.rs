@@ -5,7 +5,7 @@ use crate::choice::{self, Backend, Workspace, score_workspace};
 use crate::cpu::isa::{self, Kernels, instruction_sets};
 use crate::cpu::level::Level;
 use crate::cpu::reason::IsaNotAvailable;
-use crate::cpu::{flash_decode, flash_prefill, standard_mha};
+use crate::cpu::{cache, flash_decode, flash_prefill, standard_mha};
 use crate::error::Result;
 use crate::features::Features;
 use crate::settings::Mode;
@@ -57,6 +57,20 @@ const SEAMS: Features = Features::CAUSAL_TOP_LEFT
     .and(Features::LSE_STRIDES)
     .and(Features::LSE_BASE2);
 
+/// What standard MHA serves beside: masks, and every kind of cache.
+const ALL: Features = SEAMS
+    .and(Features::ADDITIVE_MASK)
+    .and(Features::BOOLEAN_MASK)
+    .and(Features::BIT_MASK)
+    .and(Features::MASK_COLUMNS)
+    .and(Features::MASK_OFFSETS)
+    .and(Features::MASK_HEAD_FACTOR)
+    .and(Features::PAGES)
+    .and(Features::PAGE_OFFSETS)
+    .and(Features::VALUE_PAGES)
+    .and(Features::QUANTISED_KEYS)
+    .and(Features::QUANTISED_VALUES);
+
 static FLASH_DECODE: Algorithm = Algorithm {
     family: Mode::Flash,
     serves: SEAMS,
@@ -79,10 +93,12 @@ static FLASH_PREFILL: Algorithm = Algorithm {
 };
 static STANDARD_MHA: Algorithm = Algorithm {
     family: Mode::Standard,
-    serves: SEAMS,
-    supports: |p, _| standard_mha::supports(p),
+    serves: ALL,
+    supports: |_, _| Ok(()),
     workspace: |p, _| score_workspace(p),
     run: |p, kernels, ()| {
+        // SAFETY: the problem lies on the CPU.
+        unsafe { cache::check(p)? };
         standard_mha::run(p, kernels.standard_scores.prove()?, kernels.standard_values.prove()?)
     },
 };

@@ -16,6 +16,7 @@ use crate::reference::{self, Elements, Shape, Tensor};
 use crate::settings::Mode;
 use half::{bf16, f16};
 
+mod caches;
 mod seams;
 
 /// SplitMix64 with a normal distribution on top.

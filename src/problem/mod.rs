@@ -20,7 +20,7 @@ mod visible;
 pub use cache::{Pages, Quant};
 pub use lengths::{Lengths, Sequence};
 pub use memory::{Span, aligned, extent};
-pub use scores::Scores;
+pub use scores::{Mask, MaskKind, Scores};
 pub use step::{Append, Norm, Rope};
 pub use validator::{positive, scale_or_default};
 pub use view::{View, refuse_self_overlap};
