@@ -414,6 +414,7 @@ typedef struct kfa_attention_desc {
   struct kfa_tensor_view key;
   /**
    * `[batch, kv_len, kv_heads, value_head_dim]`, or in pages; may be a view of the key's memory.
+   * Flash kernels divide last: values up to 3.4e38 over the number of keys cannot overflow.
    */
   struct kfa_tensor_view value;
   /**

@@ -57,6 +57,7 @@ pub struct kfa_attention_desc {
     /// head_dim]`, where `batch_stride` leads from page to page.
     pub key: kfa_tensor_view,
     /// `[batch, kv_len, kv_heads, value_head_dim]`, or in pages; may be a view of the key's memory.
+    /// Flash kernels divide last: values up to 3.4e38 over the number of keys cannot overflow.
     pub value: kfa_tensor_view,
     /// `[batch, q_len, heads, value_head_dim]`. May be exactly the query view (same pointer and
     /// strides); any other overlap with an input is refused.
