@@ -9,10 +9,9 @@ use arc_swap::ArcSwapOption;
 use std::cell::Cell;
 use std::ffi::{CString, c_char, c_void};
 use std::io::{self, Write};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
-use std::{mem, process, thread};
+use std::{process, thread};
 
 struct Sink {
     callback: unsafe extern "C-unwind" fn(kfa_log_level, *const c_char, *mut c_void),
@@ -28,10 +27,9 @@ unsafe impl Sync for Sink {}
 /// The callback; standard error where there is none. Whoever calls it holds a reference meanwhile.
 static SINK: ArcSwapOption<Sink> = ArcSwapOption::const_empty();
 
-/// Warnings that were found and not yet delivered.
-static PENDING: Mutex<Vec<String>> = Mutex::new(Vec::new());
-/// Whether there are any: all that a call without a warning pays for.
-static ANY_PENDING: AtomicBool = AtomicBool::new(false);
+/// Warnings that were found and not yet delivered. Without a lock, which a child forked in the
+/// wrong moment would inherit.
+static PENDING: ArcSwapOption<Vec<String>> = ArcSwapOption::const_empty();
 
 thread_local! {
     /// Whether this thread is inside its callback. Without a destructor, so that it can be asked
@@ -54,30 +52,22 @@ pub fn set_callback(callback: kfa_log_callback, user: *mut c_void) {
 
 /// Logs something that the caller should know although the call went on.
 pub fn warning(message: &str) {
-    let mut pending = pending();
-    pending.push(message.to_owned());
-    ANY_PENDING.store(true, Ordering::Relaxed);
+    PENDING.rcu(|pending| {
+        let before = pending.iter().flat_map(|messages| messages.iter());
+        Some(Arc::new(before.cloned().chain([message.to_owned()]).collect()))
+    });
 }
 
 /// Hands over what is pending; for the end of an exported function, where nothing is held. What a
 /// callback's own calls log waits for the next call.
 pub fn deliver() {
-    if !ANY_PENDING.load(Ordering::Relaxed) || DELIVERING.replace(true) {
+    if PENDING.load().is_none() || DELIVERING.replace(true) {
         return;
     }
-    let messages = {
-        let mut pending = pending();
-        ANY_PENDING.store(false, Ordering::Relaxed);
-        mem::take(&mut *pending)
-    };
-    for message in messages {
-        line(KFA_LOG_WARNING, &message);
+    for message in PENDING.swap(None).iter().flat_map(|messages| messages.iter()) {
+        line(KFA_LOG_WARNING, message);
     }
     DELIVERING.set(false);
-}
-
-fn pending() -> MutexGuard<'static, Vec<String>> {
-    PENDING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn line(level: kfa_log_level, message: &str) {
