@@ -160,9 +160,8 @@ struct Attention {
   __device__ __forceinline__ void wait_for_values(const Ring<Shape::VALUE_STAGES>& ring) const {
     barrier_wait(shared + Shape::VALUE_FULL + 8 * ring.stage(), ring.parity());
   }
-  __device__ __forceinline__ void free_keys() {
+  __device__ __forceinline__ void release_keys() const {
     if (lane() == 0) barrier_arrive(shared + Shape::KEY_EMPTY + 8 * key_ring.stage());
-    key_ring.advance();
   }
   __device__ __forceinline__ void free_values() {
     if (lane() == 0) barrier_arrive(shared + Shape::VALUE_EMPTY + 8 * value_ring.stage());
@@ -242,7 +241,8 @@ struct Attention {
     multiply_keys(scores);
     wgmma_wait<0>();
     pin(scores);
-    free_keys();
+    release_keys();
+    key_ring.advance();
     if (block >= first_masked(tile)) mask(scores, tile, block);
     first_shift(rows, scores, schedule.scale);
     const float shift[2] = {finite_shift(rows.shift[0]), finite_shift(rows.shift[1])};
@@ -278,6 +278,13 @@ struct Attention {
     float sum[2] = {0.f, 0.f};
     weigh<T, 0, Shape::EARLY>(scores, sum, shift, schedule.scale);
     pin(scores);
+    // Where all weights are known by now, the keys need not wait for the values' product.
+    constexpr bool ALL = Shape::EARLY == STEPS;
+    bool again = false;
+    if constexpr (ALL) {
+      again = beyond(sum);
+      if (!again) release_keys();
+    }
     // A branch, and as such a wall: in one basic block with the softmax, the wait below is moved above
     // it, and nothing overlaps.
     if (!ready) {
@@ -291,11 +298,13 @@ struct Attention {
     round_weights<T, 0, Shape::EARLY>(weights, scores);
     weigh<T, Shape::EARLY, STEPS>(scores, sum, shift, schedule.scale);
     round_weights<T, Shape::EARLY, STEPS>(weights, scores);
-    if (beyond(sum)) {
+    if constexpr (!ALL) again = beyond(sum);
+    if (again) {
       weigh_again(scores, sum, rows, tile, block, MASKED);
       round_weights<T, 0, STEPS>(weights, scores);
     }
-    free_keys();
+    if (!ALL || again) release_keys();
+    key_ring.advance();
     rows.sum[0] += sum[0];
     rows.sum[1] += sum[1];
   }
