@@ -3,7 +3,7 @@
 
 use super::memory::{Arrays, extent};
 use super::validator::{Validator, invalid};
-use super::view::Placed;
+use super::view::{Placed, View};
 use crate::abi::*;
 use crate::dtype::Dtype;
 use crate::error::{Refusal, Result};
@@ -38,18 +38,12 @@ pub struct Rope {
 }
 
 /// New keys and values, and where they go.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub struct Append {
-    pub key: Placed,
-    pub value: Placed,
+    pub key: View,
+    pub value: View,
     /// Null for each sequence's newest rows.
     pub slots: *const i64,
-}
-
-impl std::fmt::Debug for Append {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Append {{ {:?}, {:?}, {:?} }}", self.key.view, self.value.view, self.slots)
-    }
 }
 
 const NO_NORM: kfa_norm = kfa_norm {
@@ -184,7 +178,8 @@ impl<E: Refusal> Validator<'_, E> {
         }))
     }
 
-    /// Validates new keys and values, shaped like the query but for heads, and their slots.
+    /// Validates new keys and values, shaped like the query but for heads, and their slots; with the
+    /// memory that the new keys and values lie in.
     ///
     /// # Safety
     /// As [`Self::norm`].
@@ -193,7 +188,7 @@ impl<E: Refusal> Validator<'_, E> {
         key_shape: [usize; 4],
         value_head_dim: usize,
         arrays: &mut Arrays,
-    ) -> Result<Option<Append>, E> {
+    ) -> Result<Option<(Append, [Placed; 2])>, E> {
         if self.desc.append.is_null() {
             return Ok(None);
         }
@@ -214,6 +209,7 @@ impl<E: Refusal> Validator<'_, E> {
             }
         }
         self.array(arrays, "append->slots", c.slots, 8, batch.checked_mul(rows))?;
-        Ok(Some(Append { key, value, slots: c.slots }))
+        let append = Append { key: key.view, value: value.view, slots: c.slots };
+        Ok(Some((append, [key, value])))
     }
 }

@@ -125,8 +125,8 @@ impl<E: Refusal> Validator<'_, E> {
         if self.all() {
             let mut inputs = [query, key, value, key, value];
             let mut count = 3;
-            if let Some(append) = &append {
-                (inputs[3], inputs[4], count) = (append.key, append.value, 5);
+            if let Some((_, [new_key, new_value])) = append {
+                (inputs[3], inputs[4], count) = (new_key, new_value, 5);
             }
             self.overlaps(&output, &inputs[..count], append.is_some(), &arrays, lse, workspace)?;
         }
@@ -157,7 +157,7 @@ impl<E: Refusal> Validator<'_, E> {
             value_quant,
             norm,
             rope,
-            append,
+            append: append.map(|(append, _)| append),
             lse: d.lse,
             lse_strides,
             split_keys: d.split_keys as usize,
