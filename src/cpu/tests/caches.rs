@@ -47,7 +47,7 @@ impl Problem {
             kv_lens: vec![41, 17],
         };
         for (table, data) in [(&p.table, &mut p.key), (&p.value_table, &mut p.value)] {
-            let mut seen = vec![false; PAGES * PAGE];
+            let mut seen = [false; PAGES * PAGE];
             for (sequence, len) in p.kv_lens.iter().enumerate() {
                 for key in 0..*len as usize {
                     seen[table[sequence * ENTRIES + key / PAGE] as usize * PAGE + key % PAGE] =
@@ -189,7 +189,7 @@ fn a_page_that_is_not_there_is_named_before_anything_is_written() {
 fn masks_hide_keys_and_pages() {
     const COLUMNS: usize = 30;
     let shown = |head: usize, row: usize, column: usize| {
-        !(8..16).contains(&column) && row != 2 && (column * 7 + row + head) % 5 != 0
+        !(8..16).contains(&column) && row != 2 && !(column * 7 + row + head).is_multiple_of(5)
     };
     let elements = HEADS * Q_LEN * COLUMNS;
     let each = |i: usize| shown(i / COLUMNS / Q_LEN, i / COLUMNS % Q_LEN, i % COLUMNS);
