@@ -2,6 +2,7 @@
 """Times our CUDA kernels against PyTorch's, on one GPU, in one process.
 
     bench_gpu.py [--only decode,prefill] [--dtypes f16,f32] [--quick] [--json OUT] [--plot OUT.svg]
+    bench_gpu.py --peers FOLDER [--only peers]
     bench_gpu.py --from RECORD.json --plot OUT.svg
 
 Every number is the median over replays of a CUDA graph that holds half a millisecond of calls, over
@@ -9,14 +10,19 @@ rotated buffers larger than L2, contenders taking turns; so neither host cost no
 in it. Fractions are of the ceilings measured in the same run; decode is also raced against a plain
 read of the same keys and values. Peers: PyTorch's scaled_dot_product_attention by cuDNN,
 FlashAttention-2, its memory-efficient and its math kernel, each where it serves the shape.
+With --peers, FOLDER's peers.py races the library against the strongest Hopper kernels on top, in a process
+of its own; its record becomes part of ours.
 """
 
 import argparse
 import json
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
 import warnings
+from pathlib import Path
 
 arguments = argparse.ArgumentParser()
 arguments.add_argument("--only", default="", help="tables: ceilings, decode, prefill, prefill32, engine")
@@ -25,6 +31,7 @@ arguments.add_argument("--quick", action="store_true", help="fewer shapes and re
 arguments.add_argument("--json")
 arguments.add_argument("--plot")
 arguments.add_argument("--from", dest="record")
+arguments.add_argument("--peers", help="folder of peers.py")
 arguments = arguments.parse_args()
 
 
@@ -297,8 +304,16 @@ ceilings()
 for table in (decode, prefill, prefill32, engine):
     if wants(table.__name__):
         table()
+peers = None
+if arguments.peers:
+    with tempfile.TemporaryDirectory() as folder:
+        written = Path(folder) / "peers.json"
+        subprocess.run([sys.executable, Path(arguments.peers) / "peers.py", "--kfa", Path(__file__).parent, "--json", written,
+                        "--only", "prefill,gqa,window,softcap"], check=True)
+        peers = json.loads(written.read_text())
 record = dict(device=torch.cuda.get_device_name(), date=time.strftime("%Y-%m-%d"), torch=torch.__version__,
-              cudnn=torch.backends.cudnn.version(), library=kfa.lib.kfa_build_info().decode(), ceilings=CEILINGS, rows=ROWS)
+              cudnn=torch.backends.cudnn.version(), library=kfa.lib.kfa_build_info().decode(), ceilings=CEILINGS, rows=ROWS,
+              strongest_peers=peers)
 if arguments.json:
     json.dump(record, open(arguments.json, "w"), indent=1)
 if arguments.plot:
