@@ -229,6 +229,8 @@ matrix("prefill", [(2, 150, 277, 8, 2, d, t, dict(layout=l)) for d in (64, 128) 
                    for l in ("misaligned", "odd", "headmajor", "fused")], flash=True)
 matrix("prefill", [(2, 150, 277, 8, 2, 128, t, o) for t in (F32, F16) for o in
                    (dict(causal=False), dict(lse=False), dict(pos=True), dict(pos=True, spare=300), dict(inplace=True), dict(scale=0.5))], flash=True)
+matrix("prefill", [(2, q, 450, h, kv, d, t) for q in (33, 200) for h, kv in ((6, 2), (12, 1), (64, 1), (5, 1)) for d in (64, 128, 256)
+                   for t in (F16, BF16)], flash=True)  # groups that share tiles whole, in part, not at all
 matrix("prefill", [(1, 90, 40, 4, 2, 64, t) for t in (F32, F16)], flash=True)  # rows that see no key
 matrix("prefill", [(1, 70, 130, 8, 2, 64, F32, kv) for kv in (F16, BF16)], flash=True)
 

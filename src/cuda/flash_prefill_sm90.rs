@@ -129,9 +129,11 @@ fn mappable(view: &View, sizes: [usize; 3], head_dim: usize) -> bool {
     const MOST_BYTES: usize = 1 << 40;
     let strides = [view.batch_stride, view.row_stride, view.head_stride];
     let fits = |(size, stride): (usize, usize)| {
-        size == 1 || stride % 8 == 0 && (8..MOST_BYTES / 2).contains(&stride)
+        size == 1 || stride.is_multiple_of(8) && (8..MOST_BYTES / 2).contains(&stride)
     };
-    view.data.addr() % 16 == 0 && head_dim % 8 == 0 && sizes.into_iter().zip(strides).all(fits)
+    view.data.addr().is_multiple_of(16)
+        && head_dim.is_multiple_of(8)
+        && sizes.into_iter().zip(strides).all(fits)
 }
 
 /// Tiles are handed out by counters, which the workspace holds: where causal, tiles are of unequal length,
@@ -149,7 +151,7 @@ pub fn run(p: &Problem, gpu: &Gpu) -> Result<()> {
     let packs = p.heads / pack;
     let unit_tiles = (p.q_len * pack).div_ceil(rows);
     let tiles = p.batch * packs * unit_tiles;
-    let counted = p.workspace_size >= COUNTERS && p.workspace.addr() % 4 == 0;
+    let counted = p.workspace_size >= COUNTERS && p.workspace.addr().is_multiple_of(4);
     if counted {
         gpu.zero(p.workspace, COUNTERS)?;
     }
