@@ -426,7 +426,6 @@ std::vector<Unserved> unserved() {
        "KFA_FLAG_BATCH_INVARIANT"},
       {"fast_math", [](Problem& p) { p.desc.flags = KFA_FLAG_FAST_MATH; }, "KFA_FLAG_FAST_MATH"},
       {"pos_device", [](Problem& p) { p.desc.pos_device = ints; }, "pos_device"},
-      {"threads", [](Problem& p) { p.desc.threads = 3; }, "threads"},
   };
 }
 

@@ -15,8 +15,9 @@ use crate::cpu::reason::Reason;
 use crate::cpu::rows::{self, CacheRows};
 use crate::cpu::scores::pass_of;
 use crate::cpu::softmax::{self, Finisher};
+use crate::cpu::threads::{self, Crew};
 use crate::cpu::vector::{Element, MAX_LANES, Vector, with_element};
-use crate::cpu::{require_dtypes, require_head_dims, threads};
+use crate::cpu::{require_dtypes, require_head_dims};
 use crate::error;
 use crate::problem::{Problem, Sequence, View};
 
@@ -54,7 +55,7 @@ pub fn min_workspace_size(p: &Problem) -> usize {
 
 /// Bytes with which all threads find work.
 pub fn workspace_size(p: &Problem) -> usize {
-    DecodePlan::new(p, threads::count(), !p.deterministic).workspace_size(p)
+    DecodePlan::new(p, Crew::of(p).count(), !p.deterministic).workspace_size(p)
 }
 
 pub fn run(
@@ -62,24 +63,30 @@ pub fn run(
     task: Proven<Task<DecodePlan>>,
     combine: Proven<Task<DecodePlan>>,
 ) -> error::Result<()> {
-    let mut plan = DecodePlan::new(p, threads::count(), !p.deterministic);
+    let mut plan = DecodePlan::new(p, Crew::of(p).count(), !p.deterministic);
     if plan.workspace_size(p) > p.workspace_size {
-        plan = DecodePlan::new(p, threads::count(), false);
+        plan = DecodePlan::new(p, Crew::of(p).count(), false);
     }
     let scratch = plan.scratch_floats(p).max(plan.state_stride);
     let bytes = p.batch * p.kv_len * p.kv_heads * (p.head_dim + p.value_head_dim);
     let bytes = bytes * p.key.dtype.size();
     let tasks = p.batch * plan.splits * plan.group_parts * plan.shares;
-    threads::run_on_team(tasks, scratch, bytes, |index, scratch| {
+    threads::run_on_team(Crew::of(p), tasks, scratch, bytes, |index, scratch| {
         // SAFETY: `supports` accepted the problem; every index is handed out once.
         unsafe { task.function()(p, &plan, index, scratch) }
     })?;
     if plan.splits > 1 {
         let bytes = plan.workspace_size(p);
-        threads::run_on_team(p.batch * p.heads, plan.state_stride, bytes, |index, scratch| {
-            // SAFETY: as above.
-            unsafe { combine.function()(p, &plan, index, scratch) }
-        })?;
+        threads::run_on_team(
+            Crew::of(p),
+            p.batch * p.heads,
+            plan.state_stride,
+            bytes,
+            |index, scratch| {
+                // SAFETY: as above.
+                unsafe { combine.function()(p, &plan, index, scratch) }
+            },
+        )?;
     }
     Ok(())
 }

@@ -21,9 +21,10 @@ use crate::cpu::reason::Reason;
 use crate::cpu::rows::{self, CacheRows};
 use crate::cpu::scores::{ScorePass, pass_of};
 use crate::cpu::softmax::Finisher;
+use crate::cpu::threads::{self, Crew};
 use crate::cpu::tile::{Keys, Seen, Tile};
 use crate::cpu::vector::{Element, MAX_LANES, Vector, exp2_nonpositive, with_element};
-use crate::cpu::{require_dtypes, require_head_dims, threads};
+use crate::cpu::{require_dtypes, require_head_dims};
 use crate::error;
 use crate::problem::Problem;
 use std::ops::Range;
@@ -35,11 +36,11 @@ pub fn supports(p: &Problem) -> Result<(), Reason> {
 
 /// Prefill stores no scores: its scratch belongs to the threads and does not grow with length.
 pub fn run(p: &Problem, task: Proven<Task<PrefillPlan>>) -> error::Result<()> {
-    let plan = PrefillPlan::new(p, task.lanes, threads::count());
+    let plan = PrefillPlan::new(p, task.lanes, Crew::of(p).count());
     let scratch = plan.parts(p).iter().sum();
     let bytes = p.batch * p.heads * p.q_len * p.kv_len * 8;
     let tasks = p.batch * p.kv_heads * plan.head_parts * plan.tiles;
-    threads::run(tasks, scratch, bytes, |index, scratch| {
+    threads::run(Crew::of(p), tasks, scratch, bytes, |index, scratch| {
         // SAFETY: `supports` accepted the problem; every index is handed out once.
         unsafe { task.function()(p, &plan, index, scratch) }
     })

@@ -5,7 +5,7 @@ use crate::cpu::vector::{Element, Vector, with_element};
 mod tests;
 
 use crate::cpu::level::Proven;
-use crate::cpu::threads;
+use crate::cpu::threads::{self, Crew};
 use crate::error::Result;
 use crate::merge::Merge;
 use std::ops::Range;
@@ -28,12 +28,18 @@ pub unsafe fn run(m: &Merge, task: Proven<Task>) -> Result<()> {
     let row_bytes = (m.most_parts + 1) * m.head_dim * m.outputs_layout.dtype.size();
     let rows_per_task = (TASK_BYTES / row_bytes).clamp(1, rows);
     let tasks = rows.div_ceil(rows_per_task);
-    threads::run(tasks, m.most_parts, rows.saturating_mul(row_bytes), |index, weights| {
-        let first = index * rows_per_task;
-        let rows = first..(first + rows_per_task).min(rows);
-        // SAFETY: the caller's; each row is in one task.
-        unsafe { task.function()(m, rows, weights) }
-    })
+    threads::run(
+        Crew::ALL,
+        tasks,
+        m.most_parts,
+        rows.saturating_mul(row_bytes),
+        |index, weights| {
+            let first = index * rows_per_task;
+            let rows = first..(first + rows_per_task).min(rows);
+            // SAFETY: the caller's; each row is in one task.
+            unsafe { task.function()(m, rows, weights) }
+        },
+    )
 }
 
 /// Merges some rows, counted along `[batch, q_len, heads]`, with room for every part's weight.

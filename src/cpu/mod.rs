@@ -8,6 +8,7 @@ mod flash_decode;
 mod flash_prefill;
 mod float_state;
 mod heuristics;
+mod host;
 mod isa;
 mod level;
 mod mask;

@@ -16,7 +16,7 @@ use crate::cpu::mask::{self, HIDDEN, RowMask};
 use crate::cpu::rows;
 use crate::cpu::scores::pass_of;
 use crate::cpu::softmax::Finisher;
-use crate::cpu::threads;
+use crate::cpu::threads::{self, Crew};
 use crate::cpu::vector::{MAX_LANES, Vector, with_element};
 use crate::error;
 use crate::problem::{Problem, Sequence};
@@ -106,7 +106,7 @@ pub fn run(
         let tasks = p.batch * p.heads * plan.blocks;
         let bytes = tasks * p.kv_len * p.head_dim * 4;
         for pass in [scores, values] {
-            threads::run(tasks, scratch, bytes, |task, scratch| {
+            threads::run(Crew::of(p), tasks, scratch, bytes, |task, scratch| {
                 // SAFETY: `supports` accepted the problem; every task is handed out once.
                 unsafe { pass.function()(p, &plan, task, scratch) }
             })?;

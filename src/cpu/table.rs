@@ -38,7 +38,7 @@ impl Backend for Cpu {
 }
 
 /// What the seams carry through every algorithm: which keys a row sees, how long sequences are and
-/// where they lie, what happens to a score, and how a row ends.
+/// where they lie, what happens to a score, how a row ends, and whose threads work.
 const SEAMS: Features = Features::CAUSAL_TOP_LEFT
     .and(Features::SLIDING_WINDOW)
     .and(Features::WINDOW_RIGHT)
@@ -55,7 +55,9 @@ const SEAMS: Features = Features::CAUSAL_TOP_LEFT
     .and(Features::ALIBI)
     .and(Features::SINKS)
     .and(Features::LSE_STRIDES)
-    .and(Features::LSE_BASE2);
+    .and(Features::LSE_BASE2)
+    .and(Features::THREADS)
+    .and(Features::HOST_THREADS);
 
 /// What standard MHA serves beside: masks, and every kind of cache.
 const ALL: Features = SEAMS

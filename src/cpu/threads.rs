@@ -1,4 +1,4 @@
-//! The library's own threads: who works on a call's tasks.
+//! Who works on a call's tasks: the library's own threads, or the host's.
 //!
 //! Long work (prefill) goes to a private rayon pool; decode and short work to a team that spins
 //! before it parks. Both start on first use and share work by one protocol, that of [`board`].
@@ -8,11 +8,13 @@ use crate::cpu::float_state::DefaultFloatState;
 #[cfg(test)]
 use crate::cpu::float_state::flushing_denormals;
 use crate::cpu::heuristics::{DEFAULT_SPIN, WORTH_SHARING, WORTH_WAKING};
+use crate::cpu::host::Host;
 use crate::cpu::pool::Pool;
 use crate::cpu::scratch;
 use crate::cpu::team::Team;
 use crate::error::{Error, Result, Status};
 use crate::log;
+use crate::problem::Problem;
 use arc_swap::ArcSwapOption;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -169,33 +171,67 @@ fn complain(complaint: Option<String>) {
     }
 }
 
+/// The threads that may work on a call, its caller counted as one.
+#[derive(Clone, Copy)]
+pub struct Crew {
+    /// The most of them.
+    most: usize,
+    host: Option<Host>,
+}
+
+impl Crew {
+    /// The library's threads, as many as the process has set.
+    pub const ALL: Crew = Crew { most: usize::MAX, host: None };
+
+    /// Those that a problem allows.
+    pub fn of(p: &Problem) -> Self {
+        match p.parallel {
+            Some(parallel) => Self::hosted(Host { parallel, pool: p.pool, threads: p.threads }),
+            None if p.threads == 0 => Self::ALL,
+            None => Self { most: p.threads, host: None },
+        }
+    }
+
+    pub fn hosted(host: Host) -> Self {
+        Self { most: host.threads, host: Some(host) }
+    }
+
+    /// How many there are.
+    pub fn count(self) -> usize {
+        if self.host.is_some() { self.most } else { self.most.min(count()) }
+    }
+}
+
 /// Runs `body(task, scratch)` for every task; scratch holds `scratch_floats`, contents undefined.
 ///
 /// The caller takes part and could finish alone, so a busy machine delays no more than its share.
 /// `bytes` is roughly how much memory the tasks touch together: it decides who is woken. Where the
 /// caller's own scratch cannot be had nothing runs; a helper without scratch stays away.
 pub fn run(
+    crew: Crew,
     tasks: usize,
     scratch_floats: usize,
     bytes: usize,
     body: impl Fn(usize, &mut [f32]) + Sync,
 ) -> Result<()> {
     let helpers = if bytes < WORTH_WAKING { Threads::team } else { Threads::pool };
-    share(tasks, scratch_floats, bytes, body, helpers)
+    share(crew, tasks, scratch_floats, bytes, body, helpers)
 }
 
 /// As [`run`], for work that is short or waits for memory: helpers are the team's.
 pub fn run_on_team(
+    crew: Crew,
     tasks: usize,
     scratch_floats: usize,
     bytes: usize,
     body: impl Fn(usize, &mut [f32]) + Sync,
 ) -> Result<()> {
-    share(tasks, scratch_floats, bytes, body, Threads::team)
+    share(crew, tasks, scratch_floats, bytes, body, Threads::team)
 }
 
 /// Has the caller and `helpers` claim tasks until none is left; small work starts and wakes no one.
 fn share(
+    crew: Crew,
     tasks: usize,
     scratch_floats: usize,
     bytes: usize,
@@ -213,13 +249,20 @@ fn share(
         let _ = scratch::lend(scratch_floats, |scratch| work_off(claim, scratch));
     };
     let _state = DefaultFloatState::enter();
+    let alone = tasks == 1 || bytes < WORTH_SHARING;
+    if let Some(host) = crew.host.filter(|host| !alone && host.threads > 1) {
+        // The caller keeps its own, so that it can do what the host's threads leave.
+        scratch::lend(scratch_floats, |_| ())?;
+        host.run(tasks, &help);
+        return Ok(());
+    }
     scratch::lend(scratch_floats, |scratch| {
         let work = |claim: Claim| work_off(claim, scratch);
-        if tasks == 1 || bytes < WORTH_SHARING {
+        if alone {
             return board::work_alone(tasks, work);
         }
         let threads = threads();
-        let wanted = (tasks - 1).min(threads.count - 1);
+        let wanted = (tasks - 1).min(threads.count.min(crew.most) - 1);
         match if wanted == 0 { None } else { helpers(&threads) } {
             Some(helpers) => {
                 helpers.board().run(tasks, wanted, work, &help, |which| helpers.invite(which));
@@ -250,7 +293,7 @@ mod tests {
     fn nothing_runs_without_scratch_for_the_caller() {
         for bytes in [0, WORTH_SHARING, WORTH_WAKING] {
             let ran = AtomicUsize::new(0);
-            let result = run(8, isize::MAX as usize / 4, bytes, |_, _| {
+            let result = run(Crew::ALL, 8, isize::MAX as usize / 4, bytes, |_, _| {
                 ran.fetch_add(1, Ordering::Relaxed);
             });
             assert_eq!(result.unwrap_err().status, Status::OutOfMemory);
@@ -264,7 +307,7 @@ mod tests {
         for bytes in [0, WORTH_SHARING, WORTH_WAKING] {
             flushing_denormals(|| {
                 let kept = AtomicUsize::new(0);
-                run(64, 1, bytes, |_, scratch| {
+                run(Crew::ALL, 64, 1, bytes, |_, scratch| {
                     scratch[0] = std::hint::black_box(f32::MIN_POSITIVE) * 0.5;
                     if std::hint::black_box(scratch[0]).to_bits() == 1 << 22 {
                         kept.fetch_add(1, Ordering::Relaxed);
@@ -281,7 +324,8 @@ mod tests {
         for bytes in [WORTH_SHARING, WORTH_WAKING] {
             for round in 0..50 {
                 let result = std::panic::catch_unwind(|| {
-                    run(16, 1, bytes, |_, _| assert!(round % 2 == 0, "on purpose")).unwrap();
+                    run(Crew::ALL, 16, 1, bytes, |_, _| assert!(round % 2 == 0, "on purpose"))
+                        .unwrap();
                 });
                 assert_eq!(result.is_ok(), round % 2 == 0);
             }
