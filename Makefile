@@ -11,7 +11,7 @@ help:
 	@echo "make test     run every test"
 	@echo "make test-aarch64  cross-build for aarch64 and test on an emulated CPU"
 	@echo "make fuzz     random calls on the C API for MINUTES (default 60)"
-	@echo "make lint     check formatting, run clippy, check dependencies"
+	@echo "make lint     check formatting, run clippy, check dependencies and structure"
 	@echo "make header   write kfa.h anew from src/capi"
 	@echo "make install  install to PREFIX ($(PREFIX))"
 	@echo "make clean    delete everything that was built"
@@ -44,6 +44,7 @@ lint:
 	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --manifest-path fuzz/Cargo.toml --all-targets -- -D warnings
 	tools/check-dependencies
+	tools/count-structure
 
 header:
 	KFA_WRITE_HEADER=1 cargo test --features generate-header --test header
