@@ -218,7 +218,7 @@ impl Case {
 
         c.mode = choose("mode", 3) as i32;
         c.deterministic = choose("deterministic", 2) == 1;
-        c.batch_invariant = choose("batch_invariant", 3) == 1;
+        c.batch_invariant = choose("batch_invariant", 6) == 1;
         if c.batch_invariant {
             c.split_keys = [0, 64, 256][choose("split_keys", 3)];
         }
@@ -280,7 +280,9 @@ impl Case {
             c.in_place = choose("in_place", 4) == 1;
         }
         c.nan = choose("nan", 6) == 1;
-        c.threads = [0, 1, 2, 5][choose("threads", 4)];
+        if choose("threads", 4) == 1 {
+            c.threads = [1, 2, 5][choose("how many threads", 3)];
+        }
         c.host_threads = c.threads > 0 && choose("host_threads", 3) == 1;
         c.flush_start = choose("flush", 2) == 1;
         c.least_workspace = choose("workspace", 2) == 1;
