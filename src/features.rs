@@ -75,6 +75,11 @@ impl Features {
         Features(self.0 & !served.0)
     }
 
+    #[cfg_attr(not(feature = "cuda"), expect(dead_code))]
+    pub const fn has(self, feature: Features) -> bool {
+        feature.without(self).is_empty()
+    }
+
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }

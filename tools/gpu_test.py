@@ -235,6 +235,135 @@ matrix("prefill", [(1, 90, 40, 4, 2, 64, t) for t in (F32, F16)], flash=True)  #
 matrix("prefill", [(1, 70, 130, 8, 2, 64, F32, kv) for kv in (F16, BF16)], flash=True)
 
 
+# ---- numbers that are not finite ---------------------------------------------------------------
+
+def oracle_of_nonfinite(q, k, v, causal):
+    """As the oracle; a value reaches the rows that see it, and an infinite score spoils its row."""
+    batch, rows, heads, dim = q.shape
+    keys, group = k.shape[1], heads // k.shape[2]
+    last = torch.arange(rows, device="cuda")[:, None] + keys - rows
+    seen = torch.arange(keys, device="cuda")[None, :] <= (last if causal else keys)
+    out = torch.empty(q.shape, dtype=torch.float64, device="cuda")
+    lse = torch.empty(batch, heads, rows, dtype=torch.float64, device="cuda")
+    for b, h in itertools.product(range(batch), range(heads)):
+        s = q[b, :, h].double() @ k[b, :, h // group].double().T / math.sqrt(dim)
+        s = torch.where(seen, s, -math.inf)
+        l = torch.logsumexp(s, -1)
+        l = torch.where(s.isnan().any(-1) | (s == math.inf).any(-1), math.nan, l)
+        weights = torch.where((l == -math.inf)[:, None], 0.0, torch.exp(s - l[:, None]))
+        x = v[b, :, h // group].double()
+        out[b, :, h] = weights @ torch.where(x.isfinite(), x, 0.0)
+        for kind, value in ((x.isnan(), math.nan), (x == math.inf, math.inf), (x == -math.inf, -math.inf)):
+            reached = (seen.double() @ kind.double()) > 0
+            out[b, :, h] = torch.where(reached, out[b, :, h] + value, out[b, :, h])
+        lse[b, h] = l
+    return out, lse
+
+
+def compare_nonfinite(got, want, bound, what):
+    got = got.double()
+    same = (got == want) | ((got - want).abs() <= bound) | got.isnan() & want.isnan()
+    if not same.all():
+        where = tuple(torch.nonzero(~same)[0].tolist())
+        raise AssertionError(f"{what}: {int((~same).sum())} of {same.numel()} elements off, first at {list(where)}: "
+                             f"{float(got[where]):.6g}, expected {float(want[where]):.6g}")
+
+
+def nonfinite(what, q_len, kv_len, dim, dtype, mode=kfa.AUTO, causal=True, kv_dtype=None):
+    q, k, v = inputs(1, q_len, kv_len, 4, 2, dim, dtype, seed=q_len)
+    k, v = (t.to(kv_dtype or dtype) for t in (k, v))
+    generator = torch.Generator("cuda").manual_seed(9)
+    some = lambda t, share: torch.rand(t.shape, generator=generator, device="cuda") < share
+    middle = max(kv_len - 1 - q_len // 2, 0)
+    if what == "a value":
+        for head, key, x in ((0, 0, math.nan), (0, middle, math.inf), (1, kv_len - 1, -math.inf), (1, middle, math.nan)):
+            v[0, key, head, key % dim] = x
+    elif what == "values":
+        v[some(v, 0.01)] = math.nan
+        v[some(v, 0.01)] = math.inf
+        v[some(v, 0.01)] = -math.inf
+    elif what == "all values":
+        v.fill_(math.nan)
+    elif what == "a key":
+        k[0, middle, 0, 3], k[0, kv_len - 1, 1, 1] = math.nan, math.nan
+    elif what == "infinite keys":
+        k[0, middle, 0, 3], k[0, kv_len - 2, 1, 1], k[0, 0, 1, 2] = math.inf, -math.inf, math.inf
+    elif what == "a query":
+        q[0, q_len // 2, 1, 0] = math.nan
+    elif what == "no score":  # all visible ones are -infinity
+        q.abs_()
+        k[..., 0] = -math.inf
+    out = torch.full_like(q, 7.0)
+    lse = torch.full((1, 4, q_len), 7.0, device="cuda")
+    d = kfa.desc(q, k, v, out, lse=lse, mode=mode, causal=causal)
+    w = kfa.give_workspace(d)
+    kfa.forward(d)
+    want, want_lse = oracle_of_nonfinite(q, k, v, causal)
+    name = f"{kfa.last_kernel()} {what}"
+    compare_nonfinite(out, want, BOUND[dtype], name)
+    compare_nonfinite(lse, want_lse, 1e-4 if dtype == F32 else 1.6e-2, name + " lse")
+
+
+KINDS = ("a value", "values", "all values", "a key", "infinite keys", "a query", "no score")
+for kind in KINDS:
+    for dtype in (F32, F16, BF16):
+        for q_len, kv_len, dim in ((1, 300, 64), (7, 100, 128), (200, 200, 64), (150, 333, 128), (130, 130, 96), (70, 200, 256), (300, 300, 40)):
+            for causal in (True, False):
+                label = f"nonfinite/{kind} q{q_len} kv{kv_len} d{dim} {NAME[dtype]}{'' if causal else ' whole'}"
+                TESTS.append((label, lambda a=(kind, q_len, kv_len, dim, dtype), c=causal: nonfinite(*a, causal=c)))
+        TESTS.append((f"nonfinite/{kind} {NAME[dtype]} standard",
+                      lambda a=(kind, 9, 77, 64, dtype): nonfinite(*a, mode=kfa.STANDARD)))
+        TESTS.append((f"nonfinite/{kind} {NAME[dtype]} d320", lambda a=(kind, 40, 77, 320, dtype): nonfinite(*a)))
+
+
+@test("nonfinite/values beyond the range of halves")
+def out_of_range():
+    q, k, v = inputs(1, 150, 200, 4, 2, 64)
+    v[0, 120, 0] *= 2.0**80
+    out = kfa.attention(q, k, v)
+    want = oracle(q, k, v)[0]
+    compare(out / 2.0**80, want / 2.0**80, 1e-5, "large values")
+    compare(out[:, :60], want[:, :60], 1e-5, "rows that do not see them")
+
+
+@test("nonfinite/merge")
+def merge_of_nonfinite():
+    outs = [torch.randn(1, 5, 2, 8, device="cuda") for _ in range(3)]
+    lses = [torch.randn(1, 2, 5, device="cuda") for _ in range(3)]
+    lses[1][0, 0, 0], lses[1][0, 0, 1], lses[0][0, 1, 0] = math.nan, math.inf, -math.inf
+    for part in lses:
+        part[0, 1, 1], part[0, 1, 2] = -math.inf, math.nan
+    out, lse = torch.full_like(outs[0], 7.0), torch.full_like(lses[0], 7.0)
+    m = kfa.MergeDesc(c.sizeof(kfa.MergeDesc), kfa.CUDA, 3, 1, 5, 2, 8, 0)
+    m.outputs = (c.c_void_p * 3)(*(t.data_ptr() for t in outs))
+    m.lses = (c.c_void_p * 3)(*(t.data_ptr() for t in lses))
+    m.output, m.lse, m.stream = out.data_ptr(), lse.data_ptr(), torch.cuda.current_stream().cuda_stream
+    kfa.check(kfa.lib.kfa_attention_merge(c.byref(m)))
+    all_lses = torch.stack(lses).double()
+    l = torch.where((all_lses.isnan() | (all_lses == math.inf)).any(0), math.nan, torch.logsumexp(all_lses, 0))
+    weights = torch.where(l == -math.inf, 0.0, torch.exp(all_lses - l)).permute(0, 1, 3, 2)[..., None]
+    compare_nonfinite(out, (weights * torch.stack(outs).double()).sum(0), 1e-5, "merged")
+    compare_nonfinite(lse, l, 1e-5, "merged lse")
+
+
+@test("api/pos out of range", ("decode", 1, F16), ("decode f32", 3, F32), ("prefill", 40, F16), ("prefill f32", 40, F32))
+def pos_out_of_range(rows, dtype):
+    """The smallest integer stands for no key, the largest for all of them."""
+    q, k, v = inputs(1, rows, 100, dtype=dtype)
+    for mode in (kfa.AUTO, kfa.STANDARD):
+        for position, keys in ((-(2**31), 0), (-7, 0), (-1, 0), (100, 100), (2**31 - 1, 100)):
+            pos = torch.tensor([position], dtype=torch.int32, device="cuda")
+            lse = torch.full((1, 8, rows), 7.0, device="cuda")
+            out = torch.full_like(q, 7.0)
+            d = kfa.desc(q, k, v, out, pos=pos, mode=mode, lse=lse)
+            w = kfa.give_workspace(d)
+            kfa.forward(d)
+            if keys:
+                compare(out, oracle(q, k, v)[0], BOUND[dtype], f"pos {position}")
+            else:
+                assert (out == 0).all() and (lse == -math.inf).all(), f"pos {position}: keys were seen"
+
+
 # ---- the API around it -------------------------------------------------------------------------
 
 def inputs(b=1, q_len=1, kv_len=256, heads=8, kv_heads=2, dim=64, dtype=F32, seed=0):
@@ -278,7 +407,7 @@ def errors():
     refused(kfa.INVALID_ARGUMENT, ["device_index is 63"], lambda: broken(device_index=63))
     refused(kfa.INVALID_ARGUMENT, ["workspace_size", "expected at least"],
             lambda: broken(mode=kfa.STANDARD, workspace=None, workspace_size=0))
-    refused(kfa.UNSUPPORTED, ["softcap"], lambda: broken(softcap=1.0))
+    refused(kfa.UNSUPPORTED, ["KFA_FLAG_FAST_MATH"], lambda: broken(flags=4))
     torch.cuda.synchronize()
     assert (out == 7.0).all(), "an error wrote to the output"
     if torch.cuda.device_count() > 1:
@@ -289,7 +418,7 @@ def errors():
 @test("api/planning needs no pointers")
 def planning():
     d = kfa.Desc()
-    kfa.check(kfa.lib.kfa_attention_desc_init(c.byref(d)))
+    kfa.check(kfa.lib.kfa_attention_desc_init_sized(c.byref(d), c.sizeof(d)))
     d.device, d.q_len, d.kv_len, d.heads, d.kv_heads, d.head_dim = kfa.CUDA, 1, 1024, 8, 2, 64
     assert kfa.explain(d).startswith("cuda."), kfa.explain(d)
     kfa.workspace_size(d)
@@ -777,6 +906,232 @@ def inner(what):
             message = kfa.lib.kfa_last_error_message().decode()
             os._exit(0 if status == kfa.CUDA_ERROR and "forked" in message else 1)
         assert os.waitpid(child, 0)[1] == 0, "a fork's call was not refused cleanly"
+
+
+# ---- features beyond plain attention ------------------------------------------------------------
+
+def i32(*values):
+    return torch.tensor(values, dtype=torch.int32, device="cuda")
+
+
+def features(dtype=F32, mode=kfa.STANDARD, b=3, q_len=5, kv_len=37, heads=4, kv_heads=2, dim=24, vdim=None, causal=1, window=0,
+             right=0, chunk=0, spans=False, softcap=0.0, alibi=False, sinks=False, mask=None, columns=0, newest=0, offsets=False,
+             factor=False, q_lens=None, kv_lens=None, kv_starts=None, cache_index=None, packed=False, page_size=0, csr=False,
+             value_pages=False, lse_strided=False, base2=False, scale=0.3, flash=False):
+    """One problem against an oracle that goes row by row, in float64, on the host."""
+    generator = torch.Generator("cuda").manual_seed(11)
+    rand = lambda *shape: torch.randn(*shape, generator=generator, device="cuda")
+    vdim = vdim or dim
+    entries = 5 if cache_index else b
+    lens_q = q_lens or [q_len] * b
+    lens_kv = kv_lens or [kv_len] * b
+    starts = kv_starts or [0] * b
+    q, k, v = rand(b, q_len, heads, dim).to(dtype), rand(entries, kv_len, kv_heads, dim).to(dtype), rand(entries, kv_len, kv_heads, vdim).to(dtype)
+    out = torch.full((b, q_len, heads, vdim), 7.0, dtype=dtype, device="cuda")
+    caches = [k, v]
+    of = lambda s: s if cache_index is None else cache_index[s]
+    for s in range(b):  # what no row may see
+        for t in caches:
+            if cache_index is None:
+                t[s, lens_kv[s]:] = math.nan
+                t[s, : starts[s]] = math.nan
+    want_k, want_v = k.clone(), v.clone()
+    keep, d_fields = [], {}
+    query, output, keys, values = q, out, k, v
+    q_offsets = kv_offsets = None
+    if packed:
+        q_offsets = [sum(lens_q[:s]) for s in range(b + 1)]
+        kv_offsets = [sum(lens_kv[:s]) for s in range(b + 1)]
+        query = torch.cat([q[s, : lens_q[s]] for s in range(b)])[None]
+        output = torch.full((1, query.shape[1], heads, vdim), 7.0, dtype=dtype, device="cuda")
+        keys = torch.cat([k[s, : lens_kv[s]] for s in range(b)])[None]
+        values = torch.cat([v[s, : lens_kv[s]] for s in range(b)])[None]
+        d_fields.update(query_offsets=i32(*q_offsets), kv_offsets=i32(*kv_offsets))
+    if page_size:
+        each = -(-kv_len // page_size)
+        pages = b * each + 3
+        order = torch.randperm(pages, generator=torch.Generator().manual_seed(5)).tolist()
+        order_v = order[::-1] if value_pages else order
+        keys = torch.full((pages, page_size, kv_heads, dim), math.nan, dtype=dtype, device="cuda")
+        values = torch.full((pages, page_size, kv_heads, vdim), math.nan, dtype=dtype, device="cuda")
+        tables = ([], [])
+        page_offsets = [0]
+        for s in range(b):
+            used = -(-lens_kv[s] // page_size)
+            for i in range(used if csr else each):
+                for table, ids, paged, dense in ((tables[0], order, keys, k), (tables[1], order_v, values, v)):
+                    page = ids[s * each + i]
+                    table.append(page if i < used and (i + 1) * page_size > starts[s] else -1)
+                    part = dense[s, i * page_size : (i + 1) * page_size]
+                    paged[page, : len(part)] = part
+            page_offsets.append(len(tables[0]))
+        d_fields.update(page_table=i32(*tables[0]))
+        if value_pages:
+            d_fields.update(value_page_table=i32(*tables[1]))
+        if csr:
+            d_fields.update(page_offsets=i32(*page_offsets))
+    for name, given in (("q_lens", q_lens), ("kv_lens", kv_lens), ("kv_starts", kv_starts), ("cache_index", cache_index)):
+        if given and not (packed and name in ("q_lens", "kv_lens")):
+            d_fields[name] = i32(*given)
+    if spans:
+        ends = torch.randint(0, kv_len + 1, (b, q_len), generator=generator, device="cuda", dtype=torch.int32)
+        ends[:, 0] = 0
+        d_fields["span_ends"] = torch.cat([ends[s, : lens_q[s]] for s in range(b)]) if packed else ends
+    if alibi:
+        slopes = rand(b, heads).abs() * 0.2
+        d_fields["alibi_slopes"] = slopes
+    if sinks:
+        sink = rand(heads)
+        d_fields["sinks"] = sink
+    full = torch.zeros(b, heads, q_len, kv_len, dtype=torch.float64, device="cuda")
+    if mask:
+        n = columns or kv_len
+        hide = torch.rand(b, heads, q_len, n, generator=generator, device="cuda") < 0.4
+        numbers = rand(b, heads, q_len, n)
+        kind = {"f32": F32, "f16": F16, "bf16": BF16}.get(mask)
+        if kind:
+            stored = numbers.masked_fill(hide, -math.inf).to(kind)
+            said = stored.double()
+            if factor:
+                by_head = rand(heads)
+                said = torch.where(said == -math.inf, said, said * by_head.double()[:, None, None])
+                d_fields["mask_head_factor"] = by_head
+        else:
+            said = torch.zeros_like(numbers, dtype=torch.float64).masked_fill(hide, -math.inf)
+            stored = (~hide).to(torch.uint8)
+            if mask == "bits":
+                bits = stored.flatten()
+                bits = torch.cat([bits, torch.zeros(-len(bits) % 8, dtype=torch.uint8, device="cuda")]).view(-1, 8)
+                stored_bits = (bits << torch.arange(8, device="cuda", dtype=torch.uint8)).sum(-1).to(torch.uint8)
+        data = stored_bits if mask == "bits" else stored
+        if offsets:  # sequences in another order
+            d_fields["mask_offsets"] = torch.tensor([(b - 1 - s) * heads * q_len * n for s in range(b)], device="cuda")
+            said = said.flip(0)
+        for s in range(b):
+            oldest = lens_kv[s] - n if newest else 0
+            for column in range(n):
+                if 0 <= oldest + column < kv_len:
+                    full[s, :, :, oldest + column] = said[s, :, :, column]
+    rows = query.shape[1]
+    lse = torch.full((b, heads + 1, q_len + 2), 7.0, device="cuda") if lse_strided else torch.full((rows, heads) if packed else (b, heads, q_len), 7.0, device="cuda")
+    d = kfa.desc(query, keys, values, output, causal=causal, lse=lse, mode=mode, scale=scale)
+    d.batch, d.q_len, d.kv_len, d.value_head_dim = b, q_len, kv_len, vdim
+    d.sliding_window, d.window_right, d.attention_chunk, d.softcap = window, right, chunk, softcap
+    d.is_causal = causal
+    if base2:
+        d.flags = 8
+    if page_size:
+        d.page_size, d.pages = page_size, keys.shape[0]
+        if csr:
+            d.page_table_stride = len(d_fields["page_table"])
+    if cache_index:
+        d.cache_batch = entries
+    if packed:
+        d.query_rows, d.kv_rows = rows, keys.shape[1]
+    if alibi:
+        d.alibi_batch_stride = heads
+    if lse_strided:
+        d.lse_batch_stride, d.lse_head_stride, d.lse_row_stride = lse.stride()
+    if mask:
+        d.mask.kind = {"bool": 2, "bits": 3}.get(mask, 1)
+        d.mask.dtype = kfa.DTYPES[kind] if kind else 0
+        d.mask.data = data.data_ptr()
+        d.mask.batch_stride, d.mask.head_stride, d.mask.row_stride = heads * q_len * n, q_len * n, n
+        d.mask_columns, d.mask_newest = columns, newest
+    for name, tensor in d_fields.items():
+        setattr(d, name, tensor.data_ptr())
+    explained = kfa.explain(d).splitlines()[0]
+    if explained.startswith("none") or flash and "flash" not in explained:
+        raise Skip(kfa.explain(d).splitlines()[-1])
+    w = kfa.give_workspace(d)
+    kfa.forward(d)
+    torch.cuda.synchronize()
+    name = kfa.last_kernel()
+    base = math.log(2) if base2 else 1.0
+    for s, h in itertools.product(range(b), range(heads)):
+        kk, vv = (t[of(s), :, h // (heads // kv_heads)].double() for t in (want_k, want_v))
+        for row in range(q_len):
+            at = (0, q_offsets[s] + row) if packed else (s, row)
+            got = None if packed and row >= lens_q[s] else output[at[0], at[1], h].double()
+            if row >= lens_q[s]:
+                assert got is None or (got == 7.0).all(), f"{name}: row {row} of sequence {s} is past its end, but was written"
+                continue
+            own = row if causal == 2 else lens_kv[s] - lens_q[s] + row
+            first, end = starts[s], lens_kv[s]
+            if causal:
+                end = min(end, max(own + 1, int(ends[s, row]) if spans else 0))
+            elif right:
+                end = min(end, own + 1 + right)
+            if window:
+                first = max(first, own + 1 - window)
+            if chunk:
+                first, end = max(first, own // chunk * chunk), min(end, own // chunk * chunk + chunk)
+            seen = [key for key in range(first, end) if full[s, h, row, key] != -math.inf]
+            scores = torch.tensor([], dtype=torch.float64, device="cuda")
+            if seen:
+                index = torch.tensor(seen, device="cuda")
+                scores = kk[index] @ q[s, row, h].double() * scale
+                if softcap:
+                    scores = softcap * torch.tanh(scores / softcap)
+                if alibi:
+                    scores = scores - slopes[s, h].double() * (index - own).abs()
+                scores = scores + full[s, h, row, index]
+            everything = torch.cat([scores, sink[h].double()[None]]) if sinks else scores
+            l = torch.logsumexp(everything, 0) if len(everything) else torch.tensor(-math.inf, dtype=torch.float64, device="cuda")
+            want = torch.exp(scores - l) @ vv[index] if seen else torch.zeros(vdim, dtype=torch.float64, device="cuda")
+            compare(got, want, BOUND[dtype], f"{name} sequence {s} row {row} head {h}")
+            got_l = lse[at[1], h] if packed and not lse_strided else lse[s, h, row]
+            compare(got_l, l / base, 1e-5 if dtype == F32 else 2e-3, f"{name} lse of sequence {s} row {row} head {h}")
+    if lse_strided:
+        assert (lse[:, heads] == 7.0).all() and (lse[:, :, q_len:] == 7.0).all(), f"{name}: wrote between the LSE's rows"
+
+
+FEATURES = {
+    "window": dict(window=4), "window 1": dict(window=1), "window not causal": dict(causal=0, window=3, right=2),
+    "right": dict(causal=0, right=1), "top-left": dict(causal=2), "top-left window": dict(causal=2, window=2),
+    "chunk": dict(chunk=6), "chunk not causal": dict(causal=0, chunk=5), "spans": dict(spans=True), "spans window": dict(spans=True, window=6),
+    "softcap": dict(softcap=2.0), "alibi": dict(alibi=True), "alibi not causal": dict(alibi=True, causal=0), "sinks": dict(sinks=True),
+    "sinks without keys": dict(sinks=True, kv_lens=[37, 0, 2]), "additive": dict(mask="f32"), "additive f16": dict(mask="f16"), "additive bf16": dict(mask="bf16", causal=0),
+    "factor": dict(mask="f32", factor=True), "boolean": dict(mask="bool"), "bits": dict(mask="bits", causal=0), "columns": dict(mask="bool", columns=9),
+    "newest": dict(mask="bits", columns=9, newest=1, causal=0), "mask offsets": dict(mask="f32", offsets=True), "value_head_dim": dict(vdim=40), "value_head_dim 1": dict(vdim=1),
+    "lens": dict(kv_lens=[37, 20, 0]), "q_lens": dict(q_lens=[5, 1, 0], kv_lens=[37, 9, 4]), "starts": dict(kv_starts=[0, 7, 37]), "starts lens": dict(kv_starts=[3, 0, 9], kv_lens=[37, 20, 9]),
+    "q_len above kv_len": dict(kv_lens=[3, 1, 0]), "cache_index": dict(cache_index=[4, 0, 2]), "packed": dict(packed=True, q_lens=[5, 1, 3], kv_lens=[37, 20, 8]),
+    "packed spans": dict(packed=True, q_lens=[5, 2, 3], kv_lens=[37, 20, 8], spans=True), "pages": dict(page_size=8), "pages of 1": dict(page_size=1, kv_lens=[37, 20, 0]),
+    "pages starts": dict(page_size=4, kv_starts=[9, 0, 20]), "pages csr": dict(page_size=16, csr=True, kv_lens=[37, 5, 17]), "value pages": dict(page_size=8, value_pages=True),
+    "lse strides": dict(lse_strided=True), "base 2": dict(base2=True), "base 2 sinks": dict(base2=True, sinks=True),
+    "everything": dict(window=20, softcap=3.0, alibi=True, sinks=True, mask="f16", page_size=4, kv_lens=[37, 30, 11], vdim=40),
+    "decode lens": dict(q_len=1, kv_lens=[37, 20, 0]), "decode pages": dict(q_len=1, page_size=16, kv_lens=[37, 1, 20], sinks=True),
+}
+for label, options in FEATURES.items():
+    for dtype in (F32, F16):
+        TESTS.append((f"features/{label} {NAME[dtype]} standard", lambda t=dtype, o=options: features(t, **o)))
+
+
+@test("features/bad entries touch nothing")
+def bad_entries():
+    """Lengths and pages beyond their bounds: clipped, or passed over, but never followed."""
+    q, k, v = inputs(2, 3, 40)
+    pages = k.reshape(10, 8, 2, 64), v.reshape(10, 8, 2, 64)
+    out = torch.full_like(q, 7.0)
+    for fields in (dict(kv_lens=i32(2**31 - 1, -(2**31))), dict(kv_starts=i32(-5, 99)), dict(q_lens=i32(99, -1)),
+                   dict(page_table=i32(0, 2**30, -7, 10, 4, 5, 6, 7, 8, 9)), dict(cache_index=i32(99, -1))):
+        paged = "page_table" in fields
+        d = kfa.desc(q, pages[0] if paged else k, pages[1] if paged else v, out, mode=kfa.STANDARD, kv_len=40)
+        d.batch = 2
+        if paged:
+            d.page_size, d.pages = 8, 10
+        if "cache_index" in fields:
+            d.cache_batch = 2
+        for name, tensor in fields.items():
+            setattr(d, name, tensor.data_ptr())
+        w = kfa.give_workspace(d)
+        kfa.forward(d)
+        torch.cuda.synchronize()
+        assert not out.isnan().any(), fields
+    host = torch.zeros(2, dtype=torch.int32)
+    d = kfa.desc(q, k, v, out, mode=kfa.STANDARD)
+    d.kv_lens = host.data_ptr()
+    refused(kfa.INVALID_ARGUMENT, ["kv_lens", "not CUDA memory"], lambda: kfa.forward(d))
 
 
 # ---- host cost ---------------------------------------------------------------------------------

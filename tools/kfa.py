@@ -47,9 +47,18 @@ class Desc(c.Structure):
         + [(n, View) for n in "query key value output".split()]
         + [("lse", c.c_void_p), ("mask", Mask)]
         + [(n, c.c_void_p) for n in "alibi_slopes sinks query_offsets kv_offsets kv_lens page_table".split()]
-        + [("page_table_stride", c.c_int64), ("page_size", c.c_int32), ("reserved", c.c_int32)]
-        + [(n, c.c_void_p) for n in "key_scale value_scale pos_device stream workspace".split()]
+        + [("page_table_stride", c.c_int64), ("page_size", c.c_int32), ("window_right", c.c_int32)]
+        + [(n, c.c_void_p) for n in "key_quant value_quant pos_device stream workspace".split()]
         + [("workspace_size", c.c_size_t)]
+        + [(n, c.c_void_p) for n in "q_lens kv_starts cache_index page_offsets value_page_table".split()]
+        + [(n, c.c_int32) for n in "pages cache_batch query_rows kv_rows attention_chunk split_keys".split()]
+        + [("span_ends", c.c_void_p)]
+        + [(n, c.c_int64) for n in "alibi_batch_stride lse_batch_stride lse_head_stride lse_row_stride".split()]
+        + [(n, c.c_void_p) for n in "mask_offsets mask_head_factor".split()]
+        + [(n, c.c_int32) for n in "mask_columns mask_newest".split()]
+        + [(n, c.c_void_p) for n in "norm rope append".split()]
+        + [(n, c.c_int32) for n in "threads reserved".split()]
+        + [(n, c.c_void_p) for n in "parallel pool".split()]
     )
 
 
@@ -88,6 +97,7 @@ def find_library():
 
 
 lib = c.CDLL(find_library())
+lib.kfa_attention_desc_init_sized.argtypes = [c.POINTER(Desc), c.c_size_t]
 lib.kfa_attention_forward.argtypes = [c.POINTER(Desc)]
 lib.kfa_attention_workspace_size.argtypes = [c.POINTER(Desc), c.POINTER(c.c_size_t)]
 lib.kfa_attention_explain.argtypes = [c.POINTER(Desc), c.c_char_p, c.c_size_t, c.POINTER(c.c_size_t)]
@@ -129,7 +139,7 @@ def tensor(t):
 def desc(q, k, v, out, kv_len=None, causal=True, mode=AUTO, lse=None, pos=None, scale=0.0, stream=None):
     """A description of attention over views; kv_len is k's rows unless said."""
     d = Desc()
-    check(lib.kfa_attention_desc_init(c.byref(d)))
+    check(lib.kfa_attention_desc_init_sized(c.byref(d), c.sizeof(d)))
     d.device, d.mode, d.is_causal = CUDA, mode, int(causal)
     d.batch, d.q_len, d.heads, d.head_dim = q.shape
     d.kv_len = k.shape[1] if kv_len is None else kv_len

@@ -16,6 +16,8 @@
 #include "common/copy.cuh"
 #include "common/dtype.cuh"
 #include "common/listed.cuh"
+#include "common/softmax.cuh"
+#include "common/visible.cuh"
 #include "params.h"
 
 namespace kfa::decode {
@@ -24,18 +26,10 @@ namespace kfa::decode {
 constexpr int STAGES = 2;
 constexpr int MAX_WARPS = 8;
 constexpr int MAX_CLUSTER = 16;
-constexpr float LOG2_E = 1.4426950408889634f;
-constexpr float LN_2 = 0.6931471805599453f;
-
-__device__ __forceinline__ float exp2_approximate(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-  return y;
-}
 
 /// The factor that brings sums taken under maximum `from` to maximum `to`; no keys at all give 0.
 __device__ __forceinline__ float rescale(float from, float to) {
-  return from == -INFINITY ? 0.f : exp2_approximate(from - to);
+  return from == -INFINITY ? 0.f : exp2_approx(from - to);
 }
 
 /// What a block works on.
@@ -403,7 +397,7 @@ __device__ __forceinline__ void run(const KfaAttentionParams& p) {
   if (cluster_size() == 1) release_successor();
   QueryLoad<Core> query_load;
   query_load.start(unit);
-  unit.keys = p.pos ? min(max(*p.pos, -1), p.kv_len - 1) + 1 : p.kv_len;
+  unit.keys = valid_keys(p);
   unit.common_keys = unit.limit_at(unit.position(0));
   int next = key;
   int stage = 0;

@@ -138,7 +138,7 @@ struct FmaCore {
       denominator[r] *= factor[r];
 #pragma unroll
       for (int k = 0; k < LANE_KEYS; k++) {
-        scores[k][r] = exp2_approximate(scores[k][r] - base);
+        scores[k][r] = exp2_approx(scores[k][r] - base);
         denominator[r] += scores[k][r];
       }
     }

@@ -119,8 +119,8 @@ struct MmaCore {
         factor[n][i] = rescale(max[n][i], now);
         max[n][i] = now;
         const float base = now == -INFINITY ? 0.f : now;
-        scores[n][i] = exp2_approximate(a - base);
-        scores[n][i + 2] = exp2_approximate(b - base);
+        scores[n][i] = exp2_approx(a - base);
+        scores[n][i + 2] = exp2_approx(b - base);
         denominator[n][i] = denominator[n][i] * factor[n][i] + (scores[n][i] + scores[n][i + 2]);
       }
       weights[n][0] = transpose(pack<T>(scores[n][0], scores[n][1]));

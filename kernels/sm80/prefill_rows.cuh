@@ -2,18 +2,11 @@
 #pragma once
 
 #include "common/dtype.cuh"
+#include "common/softmax.cuh"
+#include "common/visible.cuh"
 #include "params.h"
 
 namespace kfa {
-
-constexpr float LOG2_E = 1.44269504088896340736f;
-constexpr float LN_2 = 0.69314718055994530942f;
-
-__device__ __forceinline__ float exp2_approx(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;\n" : "=f"(y) : "f"(x));
-  return y;
-}
 
 /// What one block attends: one key/value head, and consecutive rows, where row = position * group +
 /// head of the group, so that keys and values are read once for all heads that share them.
@@ -37,7 +30,7 @@ struct RowTile {
     group = p.heads / p.kv_heads;
     first_row = (gridDim.y - 1 - blockIdx.y) * ROWS;
     rows = min(ROWS, p.q_len * group - first_row);
-    keys = p.pos ? max(min(*p.pos + 1, p.kv_len), 0) : p.kv_len;
+    keys = valid_keys(p);
     causal = p.causal;
     keys_of_first = keys - p.q_len + 1;
     return true;

@@ -29,8 +29,13 @@ extern "C" __global__ void __launch_bounds__(128) kfa_merge(const __grid_constan
   if (threadIdx.x < p.parts) weights[threadIdx.x] = p.lses[threadIdx.x][row];
   __syncthreads();
   float max = -INFINITY;
-  for (int part = 0; part < p.parts; ++part) max = fmaxf(max, weights[part]);
-  float sum = 0;
+  // No sum of exponentials has the logarithm NaN or +infinity: such a part spoils the row, visibly.
+  bool spoilt = false;
+  for (int part = 0; part < p.parts; ++part) {
+    max = fmaxf(max, weights[part]);
+    spoilt |= !(weights[part] < INFINITY);
+  }
+  float sum = spoilt ? NAN : 0.0f;
   if (max > -INFINITY) {
     for (int part = 0; part < p.parts; ++part) sum += expf(weights[part] - max);
   }
@@ -42,8 +47,8 @@ extern "C" __global__ void __launch_bounds__(128) kfa_merge(const __grid_constan
         total += expf(weights[part] - max) * p.outputs[part][start + d];
       }
     }
-    p.output[start + d] = sum > 0 ? total / sum : 0.0f;
+    p.output[start + d] = sum == 0 ? 0.0f : total / sum;
   }
   // The LSE may be one of the parts': all of this row's were read above.
-  if (p.lse && threadIdx.x == 0) p.lse[row] = sum > 0 ? max + logf(sum) : -INFINITY;
+  if (p.lse && threadIdx.x == 0) p.lse[row] = sum == 0 ? -INFINITY : max + logf(sum);
 }

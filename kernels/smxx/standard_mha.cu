@@ -1,11 +1,12 @@
-// Standard multi-head attention, the baseline: one block computes one row of one head. Scores of
-// all visible keys go to global memory, the block normalises them there, then sums the values.
+// Standard multi-head attention, the baseline and the reference: one block computes one row of one head.
+// Scores of all visible keys go to global memory, the block normalises them there, then sums the values.
 // That score memory, and every head reading its own keys and values, is what flash attention saves.
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cmath>
 
+#include "common/cache.cuh"
+#include "common/dtype.cuh"
+#include "common/scores.cuh"
+#include "common/softmax.cuh"
 #include "params.h"
 
 /// Mirrors StandardParams in src/cuda/standard_mha.rs.
@@ -15,7 +16,7 @@ struct StandardParams {
   int32_t first_row;
   int32_t rows;
 };
-static_assert(sizeof(StandardParams) == 200, "keep in step with src/cuda/standard_mha.rs");
+static_assert(sizeof(StandardParams) == 448, "keep in step with src/cuda/standard_mha.rs");
 
 namespace {
 
@@ -25,12 +26,8 @@ constexpr int kWarps = kThreads / 32;
 /// Keys that a warp scores together, so that their loads are in flight at once.
 constexpr int kKeys = 4;
 
-__device__ float to_float(float x) { return x; }
-__device__ float to_float(__half x) { return __half2float(x); }
-__device__ float to_float(__nv_bfloat16 x) { return __bfloat162float(x); }
-__device__ void store(float* to, float x) { *to = x; }
-__device__ void store(__half* to, float x) { *to = __float2half_rn(x); }
-__device__ void store(__nv_bfloat16* to, float x) { *to = __float2bfloat16_rn(x); }
+/// What stands for the score of a key that a mask or a page table hides: no product gives this NaN.
+constexpr uint32_t HIDDEN = 0xffdeadffu;
 
 struct Max {
   static __device__ float apply(float a, float b) { return fmaxf(a, b); }
@@ -79,72 +76,92 @@ __device__ void standard_mha(const StandardParams& params) {
   const int lane = threadIdx.x % 32;
   const int warp = threadIdx.x / 32;
 
-  const int keys = p.pos ? min(max(*p.pos, -1), p.kv_len - 1) + 1 : p.kv_len;
-  const int visible = p.causal ? max(keys - (p.q_len - 1 - row), 0) : keys;
+  const kfa::Sequence s = kfa::sequence_of(p, batch);
+  if (row >= s.q_len) return;
+  const kfa::Range seen = kfa::row_range(p.visible, s, row);
+  const kfa::CacheRows keys(p, p.key, p.pages.table, s, batch, kv_head);
+  const kfa::CacheRows values(p, p.value, p.pages.value_table, s, batch, kv_head);
+  const kfa::RowScores modify(p, s, batch, head, row);
   float* scores = p.workspace + block * p.kv_len;
 
   // The scaled query row, later the partial sums of the values.
   extern __shared__ float shared[];
-  const Q* query = at<Q>(p.query, batch, row, head);
-  for (int d = threadIdx.x; d < p.head_dim; d += kThreads) shared[d] = to_float(query[d]) * p.scale;
+  const Q* query = at<Q>(p.query, s.query_batch, s.query_row + row, head);
+  for (int d = threadIdx.x; d < p.head_dim; d += kThreads) shared[d] = kfa::to_float(query[d]) * p.scale;
   __syncthreads();
 
-  const KV* key = at<KV>(p.key, batch, 0, kv_head);
-  float max = -INFINITY;
-  for (int first = warp * kKeys; first < visible; first += kWarps * kKeys) {
-    // The last keys of a row repeat its newest one, which is valid, instead of branching.
+  float max = p.scores.sinks ? p.scores.sinks[head] : -INFINITY;
+  for (int first = seen.first + warp * kKeys; first < seen.end; first += kWarps * kKeys) {
     const KV* elements[kKeys];
-    float dots[kKeys] = {};
+    float dots[kKeys] = {}, bias[kKeys];
 #pragma unroll
-    for (int k = 0; k < kKeys; ++k) elements[k] = key + min(first + k, visible - 1) * p.key.row_stride;
+    for (int k = 0; k < kKeys; ++k) {
+      const int key = first + k;
+      bias[k] = key < seen.end ? modify.mask_of(key) : -INFINITY;
+      const int64_t place = bias[k] == -INFINITY ? -1 : keys.offset(key);
+      elements[k] = place < 0 ? nullptr : static_cast<const KV*>(p.key.data) + place;
+    }
     for (int d = lane; d < p.head_dim; d += 32) {
 #pragma unroll
-      for (int k = 0; k < kKeys; ++k) dots[k] += shared[d] * to_float(elements[k][d]);
+      for (int k = 0; k < kKeys; ++k) {
+        if (elements[k]) dots[k] += shared[d] * kfa::to_float(elements[k][d]);
+      }
     }
 #pragma unroll
     for (int k = 0; k < kKeys; ++k) {
-      dots[k] = reduce_warp<Sum>(dots[k]);
-      if (lane == 0 && first + k < visible) scores[first + k] = dots[k];
-      max = fmaxf(max, dots[k]);
+      float score = __uint_as_float(HIDDEN);
+      if (elements[k]) {
+        score = modify.finish(reduce_warp<Sum>(dots[k]), first + k, bias[k]);
+        max = fmaxf(max, score);
+      }
+      if (lane == 0 && first + k < seen.end) scores[first + k] = score;
     }
   }
   max = reduce_block<Max>(max);  // its barriers also publish the scores to the block
 
+  // Scores of -infinity alone are no keys at all.
+  const float shift = max == -INFINITY ? 0.0f : max;
   float sum = 0;
-  for (int k = threadIdx.x; k < visible; k += kThreads) {
-    const float weight = expf(scores[k] - max);
+  for (int k = seen.first + threadIdx.x; k < seen.end; k += kThreads) {
+    // A hidden key's weight is negative: its value is passed over, not multiplied by zero.
+    float weight = -1.0f;
+    if (__float_as_uint(scores[k]) != HIDDEN) {
+      weight = expf(scores[k] - shift);
+      sum += weight;
+    }
     scores[k] = weight;
-    sum += weight;
   }
   sum = reduce_block<Sum>(sum);
-  const float inverse = visible > 0 ? 1.0f / sum : 0.0f;
+  if (p.scores.sinks) sum += expf(p.scores.sinks[head] - shift);
+  const float inverse = sum == 0 ? 0.0f : 1.0f / sum;
 
   // Each group of threads takes every groups-th key; a thread owns one column of the values, or
   // more where the head is wider than the block.
-  const int columns = min((p.head_dim + 31) / 32 * 32, kThreads);
+  const int columns = min((p.value_head_dim + 31) / 32 * 32, kThreads);
   const int groups = kThreads / columns;
   const int group = threadIdx.x / columns;
-  const KV* value = at<KV>(p.value, batch, 0, kv_head);
   if (group < groups) {
-    for (int d = threadIdx.x % columns; d < p.head_dim; d += columns) {
+    for (int d = threadIdx.x % columns; d < p.value_head_dim; d += columns) {
       float total = 0;
 #pragma unroll 8
-      for (int k = group; k < visible; k += groups) {
-        total += scores[k] * to_float(value[k * p.value.row_stride + d]);
+      for (int k = seen.first + group; k < seen.end; k += groups) {
+        const int64_t place = scores[k] < 0 ? -1 : values.offset(k);
+        if (place >= 0) total += scores[k] * kfa::to_float(static_cast<const KV*>(p.value.data)[place + d]);
       }
-      shared[group * p.head_dim + d] = total;
+      shared[group * p.value_head_dim + d] = total;
     }
   }
   __syncthreads();
-  Q* output = at<Q>(p.output, batch, row, head);
-  for (int d = threadIdx.x; d < p.head_dim; d += kThreads) {
+  Q* output = at<Q>(p.output, s.query_batch, s.query_row + row, head);
+  for (int d = threadIdx.x; d < p.value_head_dim; d += kThreads) {
     float total = shared[d];
-    for (int g = 1; g < groups; ++g) total += shared[g * p.head_dim + d];
-    store(output + d, total * inverse);
+    for (int g = 1; g < groups; ++g) total += shared[g * p.value_head_dim + d];
+    output[d] = kfa::from_float<Q>(total * inverse);
   }
   if (p.lse && threadIdx.x == 0) {
-    p.lse[(static_cast<int64_t>(batch) * p.heads + head) * p.q_len + row] =
-        visible > 0 ? max + logf(sum) : -INFINITY;
+    const float lse = sum == 0 ? -INFINITY : max + logf(sum);
+    p.lse[s.query_batch * p.lse_strides[0] + head * p.lse_strides[1] +
+          (s.query_row + row) * p.lse_strides[2]] = p.lse_base2 ? lse * kfa::LOG2_E : lse;
   }
 }
 

@@ -1,4 +1,4 @@
-//! Standard multi-head attention, the baseline; the kernel is `kernels/smxx/standard_mha.cu`.
+//! Standard multi-head attention, the baseline and the row that serves what others do not; the kernel is `kernels/smxx/standard_mha.cu`.
 
 use crate::choice::score_workspace;
 use crate::cuda::caps::Caps;
@@ -34,7 +34,7 @@ struct StandardParams {
     rows: i32,
 }
 
-const _: () = assert!(size_of::<StandardParams>() == 200, "keep in step with standard_mha.cu");
+const _: () = assert!(size_of::<StandardParams>() == 448, "keep in step with standard_mha.cu");
 
 // SAFETY: repr(C), like the struct that the kernel takes.
 unsafe impl KernelParam for StandardParams {}
@@ -55,8 +55,9 @@ pub fn supports(p: &Problem, _: &Caps) -> std::result::Result<(), Reason> {
     if kernel(query, key).is_none() || value != key || output != query {
         return Err(Reason::Dtypes { query, key, value, output });
     }
-    if p.head_dim > MAX_HEAD_DIM {
-        return Err(Reason::HeadDim { head_dim: p.head_dim, max: MAX_HEAD_DIM });
+    let head_dim = p.head_dim.max(p.value_head_dim);
+    if head_dim > MAX_HEAD_DIM {
+        return Err(Reason::HeadDim { head_dim, max: MAX_HEAD_DIM });
     }
     if p.batch.saturating_mul(p.heads) > i32::MAX as usize {
         return Err(Reason::Other("batch * heads is beyond the largest grid"));
@@ -72,8 +73,8 @@ pub fn run(p: &Problem, gpu: &Gpu) -> Result<()> {
     let heads = p.batch * p.heads;
     let rows_in_flight =
         p.q_len.min(p.workspace_size / score_workspace(p).min).min(i32::MAX as usize / heads);
-    let columns = p.head_dim.next_multiple_of(32).min(THREADS);
-    let shared = THREADS / columns * p.head_dim * size_of::<f32>();
+    let columns = p.value_head_dim.next_multiple_of(32).min(THREADS);
+    let shared = (THREADS / columns * p.value_head_dim).max(p.head_dim) * size_of::<f32>();
     for first_row in (0..p.q_len).step_by(rows_in_flight) {
         let rows = rows_in_flight.min(p.q_len - first_row);
         let params = StandardParams {

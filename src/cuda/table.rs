@@ -69,6 +69,37 @@ impl Backend for Cuda {
 /// Every kernel takes the newest row's position from device memory.
 const ALL: Features = Features::POS_DEVICE;
 
+/// Standard MHA's: all but the steps that would change the cache or the query, and quantised caches.
+const REFERENCE: Features = ALL
+    .and(Features::CAUSAL_TOP_LEFT)
+    .and(Features::SLIDING_WINDOW)
+    .and(Features::WINDOW_RIGHT)
+    .and(Features::ATTENTION_CHUNK)
+    .and(Features::SPANS)
+    .and(Features::SOFTCAP)
+    .and(Features::ALIBI)
+    .and(Features::ADDITIVE_MASK)
+    .and(Features::BOOLEAN_MASK)
+    .and(Features::BIT_MASK)
+    .and(Features::MASK_COLUMNS)
+    .and(Features::MASK_OFFSETS)
+    .and(Features::MASK_HEAD_FACTOR)
+    .and(Features::SINKS)
+    .and(Features::VALUE_HEAD_DIM)
+    .and(Features::QUERY_OFFSETS)
+    .and(Features::KV_OFFSETS)
+    .and(Features::Q_LENS)
+    .and(Features::KV_LENS)
+    .and(Features::KV_STARTS)
+    .and(Features::CACHE_INDEX)
+    .and(Features::PAGES)
+    .and(Features::PAGE_OFFSETS)
+    .and(Features::VALUE_PAGES)
+    .and(Features::LSE_STRIDES)
+    .and(Features::LSE_BASE2)
+    // Each row is a block's own, whose order of summation is that of the row's keys.
+    .and(Features::BATCH_INVARIANT);
+
 static FLASH_DECODE: Algorithm = Algorithm {
     family: Mode::Flash,
     serves: ALL,
@@ -110,7 +141,7 @@ static FLASH_PREFILL_PLAIN: Algorithm = Algorithm {
 };
 static STANDARD_MHA: Algorithm = Algorithm {
     family: Mode::Standard,
-    serves: ALL,
+    serves: REFERENCE,
     supports: standard_mha::supports,
     workspace: |p, _| score_workspace(p),
     run: |p, _, gpu| standard_mha::run(p, gpu),

@@ -127,7 +127,7 @@ class Kfa:
 
     def describe(self, p, q, out, key, value):
         d = self.kfa.Desc()
-        self.kfa.check(self.kfa.lib.kfa_attention_desc_init(c.byref(d)))
+        self.kfa.check(self.kfa.lib.kfa_attention_desc_init_sized(c.byref(d), c.sizeof(d)))
         d.mode = {"auto": self.kfa.AUTO, "standard": self.kfa.STANDARD}[p.mode]
         d.q_len, d.kv_len, d.heads, d.kv_heads, d.head_dim = p.q_len, p.kv_len, p.heads, p.kv_heads, p.dim
         for name, array, kind in [("query", q, p.query_kind), ("key", key, p.cache_kind),

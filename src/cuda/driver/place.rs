@@ -6,6 +6,7 @@ use crate::problem::Problem;
 use cudarc::driver::sys;
 use std::ffi::c_void;
 use std::ops::Range;
+use std::ptr::null;
 
 /// Where a pointer points.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -70,7 +71,16 @@ fn place(pointer: *const c_void) -> Result<(Place, Range<usize>)> {
 /// A pointer of the caller's and the argument's name.
 pub(super) type Pointer<'a> = (&'a str, *const c_void);
 
-pub(super) fn pointers_of(p: &Problem) -> [Pointer<'static>; 7] {
+pub(super) fn pointers_of(p: &Problem) -> [Pointer<'static>; 22] {
+    let (lengths, scores) = (&p.lengths, &p.scores);
+    let (table, value_table, page_offsets) = p
+        .pages
+        .as_ref()
+        .map_or((null(), null(), null()), |pages| (pages.table, pages.value_table, pages.offsets));
+    let (mask, mask_offsets, head_factor) = scores
+        .mask
+        .as_ref()
+        .map_or((null(), null(), null()), |mask| (mask.data, mask.offsets, mask.head_factor));
     [
         ("query.data", p.query.data.cast_const().cast()),
         ("key.data", p.key.data.cast_const().cast()),
@@ -79,6 +89,21 @@ pub(super) fn pointers_of(p: &Problem) -> [Pointer<'static>; 7] {
         ("lse", p.lse.cast_const().cast()),
         ("workspace", p.workspace.cast_const().cast()),
         ("pos_device", p.pos_device.cast()),
+        ("query_offsets", lengths.query_offsets.cast()),
+        ("kv_offsets", lengths.kv_offsets.cast()),
+        ("q_lens", lengths.q_lens.cast()),
+        ("kv_lens", lengths.kv_lens.cast()),
+        ("kv_starts", lengths.kv_starts.cast()),
+        ("cache_index", lengths.cache_index.cast()),
+        ("page_table", table.cast()),
+        ("value_page_table", value_table.cast()),
+        ("page_offsets", page_offsets.cast()),
+        ("span_ends", p.visible.span_ends.cast()),
+        ("sinks", scores.sinks.cast()),
+        ("alibi_slopes", scores.alibi_slopes.cast()),
+        ("mask.data", mask.cast()),
+        ("mask_offsets", mask_offsets.cast()),
+        ("mask_head_factor", head_factor.cast()),
     ]
 }
 
