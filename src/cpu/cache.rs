@@ -86,6 +86,11 @@ impl<'a> HeadCache<'a> {
         Self { view: *view, quant, pages, batch: s.cache_batch, first_row: s.cache_row, head, dim }
     }
 
+    /// Elements of a row.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
     /// The rows of the first of `keys`, as many as lie a stride apart.
     ///
     /// # Safety

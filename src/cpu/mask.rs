@@ -158,25 +158,23 @@ pub unsafe fn add<V: Vector>(scores: *mut f32, biases: *const f32, count: usize)
 }
 
 /// The runs of `count` keys, counted from the first, of which `shown` says that they exist: all of
-/// them in one where nothing is masked.
+/// them in one where nothing is masked. An iterator, as a closure's body would not be compiled for the
+/// kernel's instruction set.
 #[inline(always)]
 pub fn runs(
     count: usize,
     masked: bool,
     shown: impl Fn(usize) -> bool,
-    mut each: impl FnMut(Range<usize>),
-) {
+) -> impl Iterator<Item = Range<usize>> {
     let mut start = 0;
-    loop {
+    std::iter::from_fn(move || {
         let mut end = count;
         if masked {
             start = (start..count).find(|key| shown(*key)).unwrap_or(count);
             end = (start..count).find(|key| !shown(*key)).unwrap_or(count);
         }
-        if start >= count {
-            return;
-        }
-        each(start..end);
+        let run = start..end;
         start = end;
-    }
+        (!run.is_empty()).then_some(run)
+    })
 }

@@ -164,7 +164,7 @@ pub unsafe fn scores<V: Vector>(
             }
             // A key that no row of the block sees is not read.
             let shown = |key: usize| (0..block.rows).any(|r| *bias.add(r * PANEL + key) != HIDDEN);
-            mask::runs(panel.len(), masked, shown, |shown| {
+            for shown in mask::runs(panel.len(), masked, shown) {
                 let mut left = start + shown.start..start + shown.end;
                 while !left.is_empty() {
                     let run = keys.run(left.clone(), dequantised);
@@ -174,7 +174,7 @@ pub unsafe fn scores<V: Vector>(
                     });
                     left.start += run.count;
                 }
-            });
+            }
             for r in 0..block.rows {
                 let keys = clip(&block.visible(r), &panel);
                 let scores = block.scores.add(r * p.kv_len + keys.start);
@@ -195,14 +195,14 @@ pub unsafe fn scores<V: Vector>(
             // Hidden keys keep their score, by which the second pass knows them.
             let shown = |key: usize| *scores.add(key) != HIDDEN;
             let mut sum = 0.0;
-            mask::runs(visible.len(), masked, shown, |keys| {
+            for keys in mask::runs(visible.len(), masked, shown) {
                 sum += rows::exponentiate::<V>(scores.add(keys.start), keys.len(), max);
-            });
+            }
             let finish = finisher.finish(block.head, max, sum);
-            mask::runs(visible.len(), masked, shown, |keys| {
+            for keys in mask::runs(visible.len(), masked, shown) {
                 let weights = scores.add(keys.start);
                 rows::scale_row::<V, f32>(weights, finish.factor, keys.len(), weights);
-            });
+            }
             let (batch, row) = block.place(r);
             let lse = p.lse_at(batch, block.head, row);
             if !lse.is_null() {
@@ -233,17 +233,6 @@ pub unsafe fn values<V: Vector>(
         sums.write_bytes(0, block.rows * dim);
         let masked = p.scores.mask.is_some();
         let values = HeadCache::values(p, &block.sequence, block.batch, block.head / p.group());
-        let add = |r: usize, rows: usize, mut keys: Range<usize>| {
-            while !keys.is_empty() {
-                let run = values.run(keys.clone(), dequantised);
-                let weights = block.scores.add(r * p.kv_len + keys.start);
-                with_element!(run.dtype, E => {
-                    let values = run.rows::<E>();
-                    rows::accumulate::<V, E>(rows, weights, p.kv_len, values, sums.add(r * dim), dim);
-                });
-                keys.start += run.count;
-            }
-        };
         // The keys that every row sees are summed together, the others row by row: a key that a row
         // does not see must not touch it, whatever its value holds.
         let whole = block.rows == ROWS && !masked;
@@ -253,27 +242,51 @@ pub unsafe fn values<V: Vector>(
             (first, end) = (first.max(visible.start), end.min(visible.end));
         }
         let common = first..end.max(first);
-        add(0, ROWS, common.clone());
+        let weights = block.scores.wrapping_add(common.start);
+        add::<V>(&values, ROWS, common.clone(), weights, p.kv_len, sums, dequantised);
         for r in 0..block.rows {
             let visible = block.visible(r);
             let before = visible.start..common.start.min(visible.end);
             let after = common.end.max(visible.start)..visible.end;
             for keys in [before, after].into_iter().filter(|keys| !keys.is_empty()) {
                 let weights = block.scores.add(r * p.kv_len + keys.start);
-                mask::runs(
-                    keys.len(),
-                    masked,
-                    |key| *weights.add(key) != HIDDEN,
-                    |shown| {
-                        add(r, 1, keys.start + shown.start..keys.start + shown.end);
-                    },
-                );
+                let shown = |key: usize| *weights.add(key) != HIDDEN;
+                for run in mask::runs(keys.len(), masked, shown) {
+                    let (weights, sums) = (weights.add(run.start), sums.add(r * dim));
+                    let run = keys.start + run.start..keys.start + run.end;
+                    add::<V>(&values, 1, run, weights, p.kv_len, sums, dequantised);
+                }
             }
             with_element!(p.output.dtype, O => {
                 let (batch, at) = block.place(r);
                 let to = p.output.head::<O>(batch, at, block.head);
                 rows::scale_row::<V, O>(sums.add(r * dim), 1.0, dim, to);
             });
+        }
+    }
+}
+
+/// Adds the values of some keys to some rows' sums, each times its weight.
+#[inline(always)]
+unsafe fn add<V: Vector>(
+    values: &HeadCache,
+    rows: usize,
+    mut keys: Range<usize>,
+    mut weights: *const f32,
+    weight_stride: usize,
+    sums: *mut f32,
+    dequantised: *mut f32,
+) {
+    while !keys.is_empty() {
+        // SAFETY: as the second pass.
+        unsafe {
+            let run = values.run(keys.clone(), dequantised);
+            with_element!(run.dtype, E => {
+                let (values, dim) = (run.rows::<E>(), values.dim());
+                rows::accumulate::<V, E>(rows, weights, weight_stride, values, sums, dim);
+            });
+            keys.start += run.count;
+            weights = weights.wrapping_add(run.count);
         }
     }
 }
