@@ -5,6 +5,7 @@
 
 use crate::cpu::softmax::{self, QueryScale};
 use crate::cpu::vector::{Element, Vector, exp2_nonpositive};
+use crate::dtype::Dtype;
 use crate::problem::View;
 
 /// A run of cache rows of one key/value head.
@@ -24,7 +25,7 @@ impl<E: Element> CacheRows<E> {
     }
 }
 
-/// Hints that `head_dim` elements of one head of one row are touched soon; any indices will do.
+/// Hints that `head_dim` floats of one head of one row are touched soon; any indices will do.
 ///
 /// # Safety
 /// As [`Vector`].
@@ -42,8 +43,10 @@ pub unsafe fn prefetch<V: Vector>(
     let offset = (batch.wrapping_mul(view.batch_stride))
         .wrapping_add(row.wrapping_mul(view.row_stride))
         .wrapping_add(head.wrapping_mul(view.head_stride));
-    let first = view.data.wrapping_add(offset.wrapping_mul(view.dtype.size()));
-    for byte in (0..head_dim * view.dtype.size()).step_by(LINE) {
+    // Floats are of two sizes; looking one up among all types would cost more than the hint.
+    let size = if view.dtype == Dtype::Fp32 { 4 } else { 2 };
+    let first = view.data.wrapping_add(offset.wrapping_mul(size));
+    for byte in (0..head_dim * size).step_by(LINE) {
         // SAFETY: the caller's.
         unsafe { V::prefetch(first.wrapping_add(byte).cast()) };
     }
