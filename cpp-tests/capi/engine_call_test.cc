@@ -367,8 +367,8 @@ std::vector<BadCall> bad_calls() {
   add("score_of_16_bits", BadCall::kMha, [](EngineCall& c) { c.score.dtype = KFA_DTYPE_FP16; },
       {"score.dtype is 4", "expected"});
   add(
-      "key_of_another_type", BadCall::kAll, [](EngineCall& c) { c.key.dtype = KFA_DTYPE_FP16; },
-      {"fp16", "fp32"}, KFA_ERROR_UNSUPPORTED);
+      "key_of_integers", BadCall::kAll, [](EngineCall& c) { c.key.dtype = KFA_DTYPE_INT32; },
+      {"key", "dtype is 3", "expected"}, KFA_ERROR_INVALID_ARGUMENT);
   add("stream_on_cpu", BadCall::kAll, [](EngineCall& c) { c.stream = &c; }, {"stream", "NULL"});
   add("heads_not_divisible", BadCall::kFlash, [](EngineCall& c) { c.kv_head_num = 3; },
       {"head_num is 4", "kv_head_num (3)"});

@@ -191,8 +191,8 @@ TEST_F(TestFlashAttentionCuda, StandardMha) {
       const Host host(model, model.seq_len - 3, q_len);
       const CudaHost cuda(host, config_);
       cuda.run_standard_mha();
-      cuda.expect_output_accurate();
       EXPECT_TRUE(contains(kfa_last_kernel_name(), "standard_mha")) << kfa_last_kernel_name();
+      cuda.expect_output_accurate();
     }
   }
 }

@@ -1,6 +1,7 @@
 // Which tile of rows comes next, and which keys its rows see.
 #pragma once
 
+#include "common/visible.cuh"
 #include "params.h"
 #include "sm90/barrier.cuh"
 #include "sm90/schedule.h"
@@ -19,7 +20,7 @@ struct Keys {
   int shift;
 
   __device__ __forceinline__ explicit Keys(const KfaAttentionParams& p) {
-    count = p.pos ? max(min(*p.pos + 1, p.kv_len), 0) : p.kv_len;
+    count = kfa::valid_keys(p);
     shift = p.causal ? count - p.q_len + 1 : 1 << 30;
   }
   __device__ __forceinline__ int visible(int position) const { return max(min(position + shift, count), 0); }

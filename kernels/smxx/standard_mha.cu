@@ -63,8 +63,15 @@ __device__ Element* at(const KfaView& view, int batch, int row, int head) {
          head * view.head_stride;
 }
 
-template <class Q, class KV>
-__device__ void standard_mha(const StandardParams& params) {
+/// Whether every key that a row sees has a place of its own and a score that nothing changes: then no
+/// key asks whether it is hidden, which costs several times the products.
+__device__ bool is_plain(const KfaAttentionParams& p) {
+  return !p.pages.table && !p.lengths.kv_offsets && !p.lengths.cache_index &&
+         p.scores.mask_kind == KFA_MASK_NONE && p.scores.softcap <= 0.f && !p.scores.alibi_slopes;
+}
+
+template <class Q, class KV, bool PLAIN>
+__device__ __forceinline__ void attend_row(const StandardParams& params) {
   const KfaAttentionParams& p = params.problem;
   // Rows are fastest, so that neighbouring blocks share a head's keys in L2.
   const int64_t block = blockIdx.x;
@@ -82,6 +89,9 @@ __device__ void standard_mha(const StandardParams& params) {
   const kfa::CacheRows keys(p, p.key, p.pages.table, s, batch, kv_head);
   const kfa::CacheRows values(p, p.value, p.pages.value_table, s, batch, kv_head);
   const kfa::RowScores modify(p, s, batch, head, row);
+  // Of a plain problem: key 0, and its value.
+  const KV* key = at<const KV>(p.key, batch, 0, kv_head);
+  const KV* value = at<const KV>(p.value, batch, 0, kv_head);
   float* scores = p.workspace + block * p.kv_len;
 
   // The scaled query row, later the partial sums of the values.
@@ -96,22 +106,27 @@ __device__ void standard_mha(const StandardParams& params) {
     float dots[kKeys] = {}, bias[kKeys];
 #pragma unroll
     for (int k = 0; k < kKeys; ++k) {
-      const int key = first + k;
-      bias[k] = key < seen.end ? modify.mask_of(key) : -INFINITY;
-      const int64_t place = bias[k] == -INFINITY ? -1 : keys.offset(key);
-      elements[k] = place < 0 ? nullptr : static_cast<const KV*>(p.key.data) + place;
+      if constexpr (PLAIN) {
+        // The last keys of a row repeat its newest one, which is valid, instead of branching.
+        elements[k] = key + min(first + k, seen.end - 1) * p.key.row_stride;
+      } else {
+        bias[k] = first + k < seen.end ? modify.mask_of(first + k) : -INFINITY;
+        const int64_t place = bias[k] == -INFINITY ? -1 : keys.offset(first + k);
+        elements[k] = place < 0 ? nullptr : static_cast<const KV*>(p.key.data) + place;
+      }
     }
     for (int d = lane; d < p.head_dim; d += 32) {
 #pragma unroll
       for (int k = 0; k < kKeys; ++k) {
-        if (elements[k]) dots[k] += shared[d] * kfa::to_float(elements[k][d]);
+        if (PLAIN || elements[k]) dots[k] += shared[d] * kfa::to_float(elements[k][d]);
       }
     }
 #pragma unroll
     for (int k = 0; k < kKeys; ++k) {
       float score = __uint_as_float(HIDDEN);
-      if (elements[k]) {
-        score = modify.finish(reduce_warp<Sum>(dots[k]), first + k, bias[k]);
+      if (PLAIN || elements[k]) {
+        score = reduce_warp<Sum>(dots[k]);
+        if (!PLAIN) score = modify.finish(score, first + k, bias[k]);
         max = fmaxf(max, score);
       }
       if (lane == 0 && first + k < seen.end) scores[first + k] = score;
@@ -125,7 +140,7 @@ __device__ void standard_mha(const StandardParams& params) {
   for (int k = seen.first + threadIdx.x; k < seen.end; k += kThreads) {
     // A hidden key's weight is negative: its value is passed over, not multiplied by zero.
     float weight = -1.0f;
-    if (__float_as_uint(scores[k]) != HIDDEN) {
+    if (PLAIN || __float_as_uint(scores[k]) != HIDDEN) {
       weight = expf(scores[k] - shift);
       sum += weight;
     }
@@ -145,8 +160,12 @@ __device__ void standard_mha(const StandardParams& params) {
       float total = 0;
 #pragma unroll 8
       for (int k = seen.first + group; k < seen.end; k += groups) {
-        const int64_t place = scores[k] < 0 ? -1 : values.offset(k);
-        if (place >= 0) total += scores[k] * kfa::to_float(static_cast<const KV*>(p.value.data)[place + d]);
+        if constexpr (PLAIN) {
+          total += scores[k] * kfa::to_float(value[k * p.value.row_stride + d]);
+        } else {
+          const int64_t place = scores[k] < 0 ? -1 : values.offset(k);
+          if (place >= 0) total += scores[k] * kfa::to_float(static_cast<const KV*>(p.value.data)[place + d]);
+        }
       }
       shared[group * p.value_head_dim + d] = total;
     }
@@ -165,10 +184,19 @@ __device__ void standard_mha(const StandardParams& params) {
   }
 }
 
+template <class Q, class KV>
+__device__ __forceinline__ void standard_mha(const StandardParams& params) {
+  if (is_plain(params.problem)) {
+    attend_row<Q, KV, true>(params);
+  } else {
+    attend_row<Q, KV, false>(params);
+  }
+}
+
 }  // namespace
 
 #define KFA_STANDARD_MHA(name, Q, KV)                                                \
-  extern "C" __global__ void __launch_bounds__(kThreads)                             \
+  extern "C" __global__ void __launch_bounds__(kThreads, 2)                           \
       kfa_standard_mha_##name(const __grid_constant__ StandardParams params) {       \
     standard_mha<Q, KV>(params);                                                     \
   }
