@@ -132,8 +132,15 @@ impl Type {
             _ if self.block() > 0 => (0..count / 32).for_each(|_| {
                 let start = bytes.len();
                 bytes.extend((0..self.block()).map(|_| random.next() as u8));
-                let levels = if self == Type::Q8_0 || self == Type::Iq4Nl { 64.0 } else { 6.0 };
-                let scale = f16::from_f32(random.normal() / levels);
+                // The root mean square of a block's codes.
+                let code = match self {
+                    Type::Q4_0 => 4.6,
+                    Type::Q4_1 => 8.8,
+                    Type::Q5_0 => 9.2,
+                    Type::Q5_1 => 18.0,
+                    _ => 73.0,
+                };
+                let scale = f16::from_f32(random.normal() / code);
                 bytes[start..start + 2].copy_from_slice(&scale.to_le_bytes());
                 if matches!(self, Type::Q4_1 | Type::Q5_1) {
                     let offset = f16::from_f32(random.normal());
