@@ -29,6 +29,10 @@ int kfa_old_client(kfa_attention_desc* desc, float* query, float* key, float* va
   desc->value.data = value;
   desc->output.data = output;
   desc->lse = lse;
+  /* Flash prefill needs none of it; standard MHA keeps the scores of a row of each head there. */
+  static float workspace[2 * 3 * 7];
+  desc->workspace = workspace;
+  desc->workspace_size = sizeof(workspace);
   return kfa_attention_forward(desc);
 }
 
