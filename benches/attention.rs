@@ -105,6 +105,18 @@ fn values(count: usize, seed: u64) -> Vec<f32> {
     std::iter::repeat_with(next).take(count).collect()
 }
 
+/// What a call costs before any arithmetic: asking, and a decode over one key.
+fn host(c: &mut Criterion) {
+    let mut group = c.benchmark_group("host");
+    let problem = Problem::new(&Shape::new(1, 1, 8, 1, 1), KFA_ATTENTION_MODE_FLASH);
+    group.bench_function("supported", |b| {
+        // SAFETY: a whole description.
+        b.iter(|| unsafe { kfa_attention_supported(black_box(&problem.desc)) });
+    });
+    group.bench_function("forward over one key", |b| b.iter(|| problem.run()));
+    group.finish();
+}
+
 fn prefill(c: &mut Criterion) {
     let mut group = c.benchmark_group("prefill");
     group.sample_size(20);
@@ -142,5 +154,5 @@ fn decode(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, prefill, decode, standard);
+criterion_group!(benches, host, prefill, decode, standard);
 criterion_main!(benches);
